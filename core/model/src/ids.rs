@@ -1,0 +1,115 @@
+//! Ids as newtypes: cheap to clone, never mixed up.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest tenant or hardware id we accept, in bytes.
+pub const ID_LEN_MAX: usize = 128;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// An id must have at least one character.
+    #[error("the id is empty")]
+    Empty,
+    /// An id must fit a topic level and a log record.
+    #[error("the id has {len} bytes, the limit is {ID_LEN_MAX}")]
+    TooLong {
+        /// Length found, in bytes.
+        len: usize,
+    },
+    /// Characters that MQTT topics, file paths or terminals give a meaning are not allowed.
+    #[error("the id contains {character:?}; '/', '+', '#', white space and control characters are not allowed")]
+    Character {
+        /// The first character that is not allowed.
+        character: char,
+    },
+}
+
+fn check(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > ID_LEN_MAX {
+        return Err(IdError::TooLong { len: text.len() });
+    }
+    match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control() || c.is_whitespace()) {
+        Some(character) => Err(IdError::Character { character }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks and wraps an id.
+            ///
+            /// # Errors
+            /// [`IdError`] when the text is empty, too long or would not be one MQTT topic level.
+            pub fn new(text: &str) -> Result<Self, IdError> {
+                check(text)?;
+                Ok(Self(Arc::from(text)))
+            }
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+id! {
+    /// A tenant: the first field of every key.
+    TenantId
+}
+id! {
+    /// A device's hardware id, unique within its tenant (D4.6 section 4.5).
+    HardwareId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_id(text: &str, expected: Result<(), IdError>) {
+        assert_eq!(HardwareId::new(text).map(|_| ()), expected, "{text:?}");
+    }
+
+    #[test]
+    fn an_id_is_one_topic_level() {
+        check_id("123-TEST-4567890", Ok(()));
+        check_id("zähler_7", Ok(()));
+        check_id("", Err(IdError::Empty));
+        check_id("a/b", Err(IdError::Character { character: '/' }));
+        check_id("+", Err(IdError::Character { character: '+' }));
+        check_id("a b", Err(IdError::Character { character: ' ' }));
+        check_id("a\0", Err(IdError::Character { character: '\0' }));
+        check_id(&"x".repeat(129), Err(IdError::TooLong { len: 129 }));
+    }
+}

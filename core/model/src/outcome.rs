@@ -1,0 +1,394 @@
+//! Outcomes: what the engine says about the log, epoch by epoch. These are the only rows that travel from the engine to the doors
+//! and to the counter.
+//!
+//! An epoch is a set of offset ranges, one per partition. Its outcome is one [`ClosedEpoch`]: rows to keep (measurements, alerts,
+//! acknowledgements, rejections, finished load-profile rows) and changes of the live views (old row out, new row in).
+
+use std::sync::Arc;
+
+use crate::ids::{HardwareId, TenantId};
+use crate::quantity::Identifier;
+use crate::time::EventTime;
+
+/// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so
+/// consumers may use `(partition, index)` as an array position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Log partition the device belongs to.
+    pub partition: u32,
+    /// Position in its partition's device table.
+    pub index: u32,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its hardware id.
+    pub hardware_id: HardwareId,
+}
+
+/// How far a value can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Quality {
+    /// Measured and plausible.
+    Good = 0,
+    /// Measured, doubtful.
+    Suspect = 1,
+    /// Not measured: filled in.
+    Substituted = 2,
+}
+
+impl Quality {
+    /// The word used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Suspect => "suspect",
+            Self::Substituted => "substituted",
+        }
+    }
+}
+
+/// Accepted measurements in columns: one head a message, its values side by side.
+#[derive(Debug, Clone, Default)]
+pub struct MeasurementColumns {
+    /// One entry for each accepted message with at least one good value.
+    pub heads: Vec<MessageHead>,
+    /// Identifier of each value; a head's values are the next `n_values` ones.
+    pub identifiers: Vec<Identifier>,
+    /// Each value in its identifier's unit (D4.6); always finite.
+    pub values: Vec<f64>,
+}
+
+/// What the values of one message have in common.
+#[derive(Debug, Clone)]
+pub struct MessageHead {
+    /// Who measured.
+    pub device: Arc<Device>,
+    /// When, by the device's clock (or the log's, when the message did not say).
+    pub event_time: EventTime,
+    /// When the log appended the message.
+    pub received_at: EventTime,
+    /// Where in the partition.
+    pub offset: u64,
+    /// Number of values.
+    pub n_values: u32,
+    /// Quality of all of them.
+    pub quality: Quality,
+}
+
+impl MeasurementColumns {
+    /// Each head with its identifiers and values.
+    pub fn messages(&self) -> impl Iterator<Item = (&MessageHead, &[Identifier], &[f64])> {
+        let mut at = 0;
+        self.heads.iter().map(move |head| {
+            let range = at..at + head.n_values as usize;
+            at = range.end;
+            (head, &self.identifiers[range.clone()], &self.values[range])
+        })
+    }
+}
+
+/// Severity of an alert (D4.6 section 4.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AlertLevel {
+    /// For the record.
+    Info = 0,
+    /// Worth a look.
+    Warning = 1,
+    /// Something failed.
+    Error = 2,
+    /// Act now.
+    Critical = 3,
+}
+
+impl AlertLevel {
+    /// The word used on the wire and in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "Info",
+            Self::Warning => "Warning",
+            Self::Error => "Error",
+            Self::Critical => "Critical",
+        }
+    }
+}
+
+/// An accepted alert.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertRow {
+    /// Who raised it.
+    pub device: Arc<Device>,
+    /// Its type, for example `power.lastgasp`.
+    pub alert_type: String,
+    /// Its severity.
+    pub level: AlertLevel,
+    /// Free text.
+    pub message: String,
+    /// Name and value pairs, in the order sent.
+    pub metadata: Vec<(String, String)>,
+    /// When, by the device's clock.
+    pub event_time: EventTime,
+    /// When the log appended it.
+    pub received_at: EventTime,
+    /// Where in the partition.
+    pub offset: u64,
+}
+
+/// A device's acknowledgement of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcknowledgementRow {
+    /// Who acknowledges.
+    pub device: Arc<Device>,
+    /// The command's id.
+    pub originating_event_id: String,
+    /// The device's answer.
+    pub response: String,
+    /// When, by the device's clock.
+    pub event_time: EventTime,
+    /// When the log appended it.
+    pub received_at: EventTime,
+    /// Where in the partition.
+    pub offset: u64,
+}
+
+/// A device's request to be registered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegistrationRow {
+    /// Who asks.
+    pub device: Arc<Device>,
+    /// The specification it claims.
+    pub specification_token: String,
+    /// The site it claims, if any.
+    pub site_token: Option<String>,
+    /// When the log appended it.
+    pub received_at: EventTime,
+    /// Where in the partition.
+    pub offset: u64,
+}
+
+/// Why a message, or one measurement of it, was rejected. The code is stable: people write SQL against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum ReasonCode {
+    /// Not JSON, or cut off.
+    MalformedJson = 0,
+    /// JSON, but a field has another type than the message format says.
+    WrongShape = 1,
+    /// `type` names no message we know.
+    UnknownType = 2,
+    /// A required field is missing.
+    MissingField = 3,
+    /// A measurement's name is not in the vocabulary.
+    UnknownIdentifier = 4,
+    /// A measurement's value is not a finite number.
+    NotANumber = 5,
+    /// A measurement's value is outside its plausibility range.
+    OutOfRange = 6,
+    /// `eventDate` is not ISO 8601 with an offset, or no real moment.
+    BadEventDate = 7,
+    /// `eventDate` lies more than ten minutes after the append time.
+    TooFarInFuture = 8,
+    /// The payload exceeds the limit.
+    TooLarge = 9,
+    /// The payload speaks for another device than the one that logged in.
+    IdentityMismatch = 10,
+    /// The tenant accepts only known devices, and this is none.
+    UnknownDevice = 11,
+}
+
+impl ReasonCode {
+    /// All codes, in the order of their numbers.
+    pub const ALL: [Self; 12] = [
+        Self::MalformedJson,
+        Self::WrongShape,
+        Self::UnknownType,
+        Self::MissingField,
+        Self::UnknownIdentifier,
+        Self::NotANumber,
+        Self::OutOfRange,
+        Self::BadEventDate,
+        Self::TooFarInFuture,
+        Self::TooLarge,
+        Self::IdentityMismatch,
+        Self::UnknownDevice,
+    ];
+
+    /// The code used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedJson => "malformed_json",
+            Self::WrongShape => "wrong_shape",
+            Self::UnknownType => "unknown_type",
+            Self::MissingField => "missing_field",
+            Self::UnknownIdentifier => "unknown_identifier",
+            Self::NotANumber => "not_a_number",
+            Self::OutOfRange => "out_of_range",
+            Self::BadEventDate => "bad_event_date",
+            Self::TooFarInFuture => "too_far_in_future",
+            Self::TooLarge => "too_large",
+            Self::IdentityMismatch => "identity_mismatch",
+            Self::UnknownDevice => "unknown_device",
+        }
+    }
+}
+
+/// A rejected message, or one rejected measurement of an otherwise good message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RejectionRow {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The device, as far as it is known.
+    pub hardware_id: Option<HardwareId>,
+    /// Stable code.
+    pub reason: ReasonCode,
+    /// What exactly: the identifier, the field, the byte position.
+    pub detail: String,
+    /// The payload, lossily as UTF-8, cut at [`REJECTED_PAYLOAD_LEN_MAX`].
+    pub payload: String,
+    /// When the log appended it.
+    pub received_at: EventTime,
+    /// Where in the partition.
+    pub offset: u64,
+}
+
+/// How much of a rejected payload is kept, in bytes.
+pub const REJECTED_PAYLOAD_LEN_MAX: usize = 64 * 1024;
+
+/// A value and when it was measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// When, by the device's clock.
+    pub event_time: EventTime,
+    /// The value in the identifier's unit.
+    pub value: f64,
+}
+
+/// One changed row of the view `latest`: `old` goes out, `new` comes in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatestChange {
+    /// Key: the device.
+    pub device: Arc<Device>,
+    /// Key: the quantity.
+    pub identifier: Identifier,
+    /// The row before this epoch.
+    pub old: Option<Reading>,
+    /// The row after it.
+    pub new: Option<Reading>,
+}
+
+/// The values of one row of `load_profile_15m`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProfileCell {
+    /// Offset of the record that opened this cell. A window that was evicted from memory and is touched again by a late reading
+    /// opens a second cell with another generation; readers add the generations up.
+    pub generation: u64,
+    /// Number of readings.
+    pub n: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// The newest by event time.
+    pub last: f64,
+    /// Event time of `last`.
+    pub last_time: EventTime,
+}
+
+/// One changed row of the live part of `load_profile_15m`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileChange {
+    /// Key: the device.
+    pub device: Arc<Device>,
+    /// Key: start of the 15-minute window (UTC).
+    pub window_start: EventTime,
+    /// Key: the quantity.
+    pub identifier: Identifier,
+    /// The row before this epoch.
+    pub old: Option<ProfileCell>,
+    /// The row after it; `None` when the window left memory (its last state is in the lake).
+    pub new: Option<ProfileCell>,
+}
+
+/// A load-profile row for the lake: the state of a window that has ended, written again when late data repair it.
+/// Of rows with equal key and generation the one with the largest `n` is the newest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProfileRow {
+    /// Key: the device.
+    pub device: Arc<Device>,
+    /// Key: start of the 15-minute window (UTC).
+    pub window_start: EventTime,
+    /// Key: the quantity.
+    pub identifier: Identifier,
+    /// Its values.
+    pub cell: ProfileCell,
+}
+
+/// Counters of one partition in one epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EpochCounts {
+    /// Messages read from the log (heartbeats not counted; a legacy batch counts each of its events).
+    pub n_messages: u64,
+    /// Messages accepted (at least one row came of it, or it was a valid message without measurements).
+    pub n_accepted: u64,
+    /// Messages rejected as a whole.
+    pub n_rejected: u64,
+    /// Messages dropped as repeats.
+    pub n_duplicates: u64,
+    /// Readings whose load-profile window had already left memory and was opened again.
+    pub n_reopened: u64,
+}
+
+impl std::ops::AddAssign for EpochCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.n_messages += other.n_messages;
+        self.n_accepted += other.n_accepted;
+        self.n_rejected += other.n_rejected;
+        self.n_duplicates += other.n_duplicates;
+        self.n_reopened += other.n_reopened;
+    }
+}
+
+/// Everything one partition gave in one epoch.
+#[derive(Debug, Clone, Default)]
+pub struct PartitionOutcome {
+    /// The log partition.
+    pub partition: u32,
+    /// First offset of the epoch in this partition.
+    pub start_offset: u64,
+    /// The offset after its last.
+    pub end_offset: u64,
+    /// Log time reached: the append time of the newest record so far.
+    pub log_time: EventTime,
+    /// What happened to the messages.
+    pub counts: EpochCounts,
+    /// Accepted measurements.
+    pub measurements: MeasurementColumns,
+    /// Accepted alerts.
+    pub alerts: Vec<AlertRow>,
+    /// Accepted acknowledgements.
+    pub acknowledgements: Vec<AcknowledgementRow>,
+    /// Registration requests.
+    pub registrations: Vec<RegistrationRow>,
+    /// Rejections.
+    pub rejections: Vec<RejectionRow>,
+    /// Load-profile rows for the lake. Row `i` belongs to this epoch's `end_offset - 1`.
+    pub profile_rows: Vec<ProfileRow>,
+    /// Changes of the view `latest`, at most one a key.
+    pub latest: Vec<LatestChange>,
+    /// Changes of the live view `load_profile_15m`, at most one a key.
+    pub profile: Vec<ProfileChange>,
+}
+
+/// The outcome of one epoch: complete, and the same on every replay.
+#[derive(Debug, Clone, Default)]
+pub struct ClosedEpoch {
+    /// Its number: 1, 2, 3, … within one run of the engine.
+    pub epoch: u64,
+    /// One entry for each partition that had records.
+    pub partitions: Vec<PartitionOutcome>,
+}

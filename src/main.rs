@@ -1,0 +1,2 @@
+//! The `flexmeter` binary.
+fn main() {}
