@@ -326,6 +326,9 @@ pub struct ProfileRow {
     pub identifier: Identifier,
     /// Its values.
     pub cell: ProfileCell,
+    /// Where in the partition: the record whose log time flushed the row. It depends on the log alone, not on how the log was cut
+    /// into epochs, so the lake can tell a replayed row from a new one.
+    pub offset: u64,
 }
 
 /// Counters of one partition in one epoch.
@@ -341,6 +344,10 @@ pub struct EpochCounts {
     pub n_duplicates: u64,
     /// Readings whose load-profile window had already left memory and was opened again.
     pub n_reopened: u64,
+    /// Identities forgotten before their horizon because the partition's limit was reached.
+    pub n_identities_forgotten: u64,
+    /// Load-profile windows that left memory early because the partition's limit was reached.
+    pub n_windows_forgotten: u64,
 }
 
 impl std::ops::AddAssign for EpochCounts {
@@ -350,6 +357,8 @@ impl std::ops::AddAssign for EpochCounts {
         self.n_rejected += other.n_rejected;
         self.n_duplicates += other.n_duplicates;
         self.n_reopened += other.n_reopened;
+        self.n_identities_forgotten += other.n_identities_forgotten;
+        self.n_windows_forgotten += other.n_windows_forgotten;
     }
 }
 
@@ -376,7 +385,7 @@ pub struct PartitionOutcome {
     pub registrations: Vec<RegistrationRow>,
     /// Rejections.
     pub rejections: Vec<RejectionRow>,
-    /// Load-profile rows for the lake. Row `i` belongs to this epoch's `end_offset - 1`.
+    /// Load-profile rows for the lake, in offset order.
     pub profile_rows: Vec<ProfileRow>,
     /// Changes of the view `latest`, at most one a key.
     pub latest: Vec<LatestChange>,
@@ -384,11 +393,48 @@ pub struct PartitionOutcome {
     pub profile: Vec<ProfileChange>,
 }
 
+/// What the live totals count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OutcomeCode {
+    /// Messages accepted.
+    Accepted,
+    /// Messages dropped as repeats.
+    Duplicate,
+    /// Rows in `rejections` with this reason: whole messages and single measurements.
+    Rejected(ReasonCode),
+}
+
+impl OutcomeCode {
+    /// The word used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Rejected(reason) => reason.as_str(),
+        }
+    }
+}
+
+/// A live total that changed: over all partitions, since the log began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TotalChange {
+    /// Key: the tenant.
+    pub tenant: TenantId,
+    /// Key: what is counted.
+    pub code: OutcomeCode,
+    /// The total after this epoch.
+    pub total: u64,
+}
+
 /// The outcome of one epoch: complete, and the same on every replay.
 #[derive(Debug, Clone, Default)]
 pub struct ClosedEpoch {
-    /// Its number: 1, 2, 3, … within one run of the engine.
+    /// Its number: 1, 2, 3, … within one run of the engine. 0 carries what a checkpoint brought back: changes of the live views from
+    /// nothing to the restored rows, one `ClosedEpoch` for each partition.
     pub epoch: u64,
     /// One entry for each partition that had records.
     pub partitions: Vec<PartitionOutcome>,
+    /// Totals that changed.
+    pub totals: Vec<TotalChange>,
 }
