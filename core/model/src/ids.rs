@@ -35,7 +35,10 @@ fn check(text: &str) -> Result<(), IdError> {
     if text.len() > ID_LEN_MAX {
         return Err(IdError::TooLong { len: text.len() });
     }
-    match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control() || c.is_whitespace()) {
+    match text
+        .chars()
+        .find(|c| matches!(c, '/' | '+' | '#') || c.is_control() || c.is_whitespace())
+    {
         Some(character) => Err(IdError::Character { character }),
         None => Ok(()),
     }
@@ -55,6 +58,14 @@ macro_rules! id {
             pub fn new(text: &str) -> Result<Self, IdError> {
                 check(text)?;
                 Ok(Self(Arc::from(text)))
+            }
+
+            /// Checks a text without keeping it: the same rule as [`Self::new`].
+            ///
+            /// # Errors
+            /// [`IdError`] as for [`Self::new`].
+            pub fn check(text: &str) -> Result<(), IdError> {
+                check(text)
             }
 
             /// The id as text.

@@ -4,6 +4,8 @@
 //! Everything that travels between rooms is defined here, so start with [`record`] (what the log holds), then [`decode`] (what a
 //! payload means) and [`outcome`] (what the engine says about it).
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod decode;
 pub mod ids;
 pub mod message;

@@ -209,7 +209,12 @@ mod tests {
         for r in &records {
             r.encode(&mut data);
         }
-        let block = RecordBlock { partition: 3, base_offset: 40, n_records: 3, data };
+        let block = RecordBlock {
+            partition: 3,
+            base_offset: 40,
+            n_records: 3,
+            data,
+        };
         let back: Vec<_> = block.iter().collect::<Result<_, _>>().unwrap();
         assert_eq!(back, [(40, records[0]), (41, records[1]), (42, records[2])]);
     }
@@ -226,7 +231,10 @@ mod tests {
     #[test]
     fn partitions_are_stable() {
         // pinned: a change would send devices to other partitions of existing logs
-        assert_eq!(partition_of("default", "FLX-LV01-001", 4), partition_of("default", "FLX-LV01-001", 4));
+        assert_eq!(
+            partition_of("default", "FLX-LV01-001", 4),
+            partition_of("default", "FLX-LV01-001", 4)
+        );
         assert!((0..1000).map(|i| partition_of("t", &i.to_string(), 8)).all(|p| p < 8));
     }
 }
