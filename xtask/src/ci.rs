@@ -1,0 +1,73 @@
+//! `cargo xtask ci`: one list of checks, the cheap ones first. The list stops at the first failure.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{layers, one_build};
+
+/// How much to check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All checks and all tests.
+    Everything,
+    /// All checks that are not tests.
+    AllButTests,
+}
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("fmt", || cargo(&["fmt", "--all", "--check"], &[])),
+    ("layers", layers::check_workspace),
+    ("one-build", one_build::check_workspace),
+    ("one-arrow", one_build::check_one_arrow),
+    ("clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+    }),
+    ("doc", || {
+        cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])
+    }),
+    ("deny", deny),
+];
+
+/// Last, so that a log ends with the test runner's summary. It includes the check that `docs/reference` is current.
+const TESTS: Step = ("test", || cargo(&["test", "--workspace", "--locked"], &[]));
+
+/// Runs the steps and prints how long each took.
+pub(crate) fn run(scope: Scope) -> Result<()> {
+    let tests: &[Step] = if scope == Scope::Everything { &[TESTS] } else { &[] };
+    for (name, step) in STEPS.iter().chain(tests) {
+        println!("== {name}");
+        let start = Instant::now();
+        step().with_context(|| format!("step {name}"))?;
+        println!("== {name}: ok, {:.1} s", start.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+fn deny() -> Result<()> {
+    let installed = Command::new(env!("CARGO"))
+        .args(["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !installed {
+        println!("skipped: cargo-deny not installed (cargo install cargo-deny)");
+        return Ok(());
+    }
+    cargo(&["deny", "--locked", "check"], &[])
+}
+
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    succeed(Command::new(env!("CARGO")).args(arguments).envs(variables.iter().copied()))
+}
+
+/// Runs a command with our own output and fails when it fails.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! `docs/reference/*.md` is generated from code, so that it cannot lie. The knowledge sits in crates that are too heavy to depend on
+//! here, so the root's test `reference` renders the pages and compares them; with the variable below it writes them instead.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::ci::succeed;
+
+/// Set to make the test write the pages.
+const WRITE_VARIABLE: &str = "FLEXMETER_WRITE_REFERENCE";
+
+/// What to do with the pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Write them.
+    Write,
+    /// Fail when they differ from what the code says.
+    Compare,
+}
+
+/// Runs the test that knows the pages.
+pub(crate) fn run(mode: Mode) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--quiet", "--package", "flexmeter", "--test", "it", "--", "reference::"]);
+    if mode == Mode::Write {
+        command.env(WRITE_VARIABLE, "1");
+    }
+    succeed(&mut command)
+}
