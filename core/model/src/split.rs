@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::decode::lexer::{LexError, Lexer};
+use crate::decode::lexer::Lexer;
 use crate::ids::HardwareId;
 
 /// Most messages a batch may have. What follows is one more piece, which the decoder rejects.
@@ -15,7 +15,7 @@ pub const BATCH_MESSAGES_MAX: usize = 10_000;
 /// One message of a payload, or what could not be taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// Its bytes, without white space around them.
+    /// Its bytes: an element without the white space around it, or the payload as it is.
     pub bytes: &'a [u8],
     /// Its `hardwareId`, if it has one that is a valid id (the first one, if it says it twice).
     pub hardware_id: Option<Cow<'a, str>>,
@@ -23,8 +23,9 @@ pub struct Piece<'a> {
 
 /// Takes a payload apart.
 ///
-/// An array gives its elements. When it is broken, or longer than [`BATCH_MESSAGES_MAX`], it gives those before that point and then
-/// the rest as one piece, which begins with the last byte before that point: so it is never a message, and the decoder rejects it.
+/// An array gives its elements, an empty one nothing. A broken one gives the elements that are whole, and then the rest as one piece:
+/// from the element that is cut off, or, where a separator is missing or [`BATCH_MESSAGES_MAX`] is reached, from the last byte
+/// before that. So the rest never reads as a message, and the decoder always rejects it as malformed.
 ///
 /// ```
 /// use flexmeter_model::split::split_payload;
@@ -35,7 +36,6 @@ pub struct Piece<'a> {
 /// assert_eq!(ids, ["a", "b"]);
 /// ```
 pub fn split_payload(payload: &[u8]) -> Pieces<'_> {
-    let payload = payload.trim_ascii();
     let mut lexer = Lexer::new(payload);
     let state = if lexer.take(b'[') {
         State::Batch { n_messages: 0 }
@@ -68,56 +68,59 @@ impl<'a> Iterator for Pieces<'a> {
             State::Done => None,
             State::Single => {
                 self.state = State::Done;
-                Some(Piece {
-                    bytes: self.payload,
-                    hardware_id: peek_hardware_id(self.payload),
-                })
+                Some(Piece::new(self.payload))
             }
-            State::Batch { n_messages } => {
-                let before = self.lexer.at();
-                match self.element(n_messages) {
-                    Ok(Some(piece)) => {
-                        self.state = State::Batch {
-                            n_messages: n_messages + 1,
-                        };
-                        Some(piece)
-                    }
-                    Ok(None) => {
-                        self.state = State::Done;
-                        None
-                    }
-                    Err(_) => {
-                        self.state = State::Done;
-                        let rest = self.lexer.rest_from(before - 1);
-                        Some(Piece {
-                            bytes: rest,
-                            hardware_id: None,
-                        })
-                    }
+            State::Batch { n_messages } => match self.element(n_messages) {
+                Ok(Some(bytes)) => {
+                    self.state = State::Batch {
+                        n_messages: n_messages + 1,
+                    };
+                    Some(Piece::new(bytes))
                 }
-            }
+                Ok(None) => {
+                    self.state = State::Done;
+                    None
+                }
+                Err(Broken { at }) => {
+                    self.state = State::Done;
+                    Some(Piece::new(self.lexer.rest_from(at)))
+                }
+            },
         }
     }
 }
 
+/// Where a batch cannot be taken apart any further.
+struct Broken {
+    at: usize,
+}
+
 impl<'a> Pieces<'a> {
-    /// The next element, `None` at the end of the batch, an error where it cannot be taken apart.
-    fn element(&mut self, n_messages: usize) -> Result<Option<Piece<'a>>, LexError> {
-        if !self.lexer.element(n_messages == 0)? {
-            self.lexer.end()?;
-            return Ok(None);
-        }
-        if n_messages == BATCH_MESSAGES_MAX {
-            return Err(self.lexer.syntax("too many messages"));
+    /// The next element, `None` at the end of the batch.
+    fn element(&mut self, n_messages: usize) -> Result<Option<&'a [u8]>, Broken> {
+        // the last byte that belongs to what came before: a bracket, or the end of an element
+        let before = Broken { at: self.lexer.at() - 1 };
+        match self.lexer.element(n_messages == 0) {
+            Ok(false) if self.lexer.end().is_ok() => return Ok(None),
+            Ok(true) if n_messages < BATCH_MESSAGES_MAX => {}
+            _ => return Err(before),
         }
         self.lexer.peek();
         let start = self.lexer.at();
-        self.lexer.skip_value()?;
-        let bytes = self.lexer.since(start);
-        Ok(Some(Piece {
+        match self.lexer.skip_structure() {
+            Ok(()) => Ok(Some(self.lexer.since(start))),
+            Err(_) if self.lexer.at() > start => Err(Broken { at: start }),
+            Err(_) => Err(before),
+        }
+    }
+}
+
+impl<'a> Piece<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
             bytes,
             hardware_id: peek_hardware_id(bytes),
-        }))
+        }
     }
 }
 
@@ -141,4 +144,105 @@ pub fn peek_hardware_id(message: &[u8]) -> Option<Cow<'_, str>> {
         lexer.skip_value().ok()?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Decoder;
+    use crate::outcome::ReasonCode;
+
+    /// Pieces as `id: bytes`, `-` for no id.
+    #[track_caller]
+    fn check(payload: &str, expected: &[&str]) {
+        let pieces = split_payload(payload.as_bytes())
+            .map(|piece| {
+                format!(
+                    "{}: {}",
+                    piece.hardware_id.as_deref().unwrap_or("-"),
+                    String::from_utf8_lossy(piece.bytes)
+                )
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(pieces, expected, "{payload}");
+    }
+
+    #[test]
+    fn what_is_no_array_is_one_piece() {
+        check("", &["-: "]);
+        check(" 7 ", &["-:  7 "]);
+        check(r#" {"hardwareId":"a"} "#, &[r#"a:  {"hardwareId":"a"} "#]);
+        check(r#"{"hardwareId":"a"} [1]"#, &[r#"a: {"hardwareId":"a"} [1]"#]);
+        check(r#"{"hardwareId":"a","type":"cut o"#, &[r#"a: {"hardwareId":"a","type":"cut o"#]);
+    }
+
+    #[test]
+    fn an_array_is_its_elements() {
+        check("[]", &[]);
+        check(" [ ] ", &[]);
+        check(
+            r#"[{"hardwareId":"a"} , {"hardwareId":"b"}]"#,
+            &[r#"a: {"hardwareId":"a"}"#, r#"b: {"hardwareId":"b"}"#],
+        );
+        check(r#"[1,[{"hardwareId":"a"}],{}]"#, &["-: 1", r#"-: [{"hardwareId":"a"}]"#, "-: {}"]);
+    }
+
+    #[test]
+    fn only_a_top_level_string_that_is_an_id_names_the_device() {
+        check(
+            r#"{"request":{"hardwareId":"no"},"hardwareId":"a"}"#,
+            &[r#"a: {"request":{"hardwareId":"no"},"hardwareId":"a"}"#],
+        );
+        check(r#"{"request":{"hardwareId":"no"}}"#, &[r#"-: {"request":{"hardwareId":"no"}}"#]);
+        check(r#"{"x":"\"hardwareId\":\"no\""}"#, &[r#"-: {"x":"\"hardwareId\":\"no\""}"#]);
+        check(r#"{"hardware\u0049d":"z\u00e4"}"#, &[r#"zä: {"hardware\u0049d":"z\u00e4"}"#]);
+        for no_id in ["7", "null", "\"\"", "\"a/b\"", "\"a b\"", "[\"a\"]"] {
+            let payload = format!(r#"{{"hardwareId":{no_id}}}"#);
+            check(&payload, &[&format!("-: {payload}")]);
+        }
+    }
+
+    #[test]
+    fn one_bad_message_does_not_spoil_the_others() {
+        check(
+            r#"[{"a":nonsense 7 7},{"hardwareId":"b"}]"#,
+            &[r#"-: {"a":nonsense 7 7}"#, r#"b: {"hardwareId":"b"}"#],
+        );
+        let payload = b"[{\"hardwareId\":\"\xff\"},{\"hardwareId\":\"b\"}]";
+        let ids: Vec<_> = split_payload(payload).map(|piece| piece.hardware_id).collect();
+        assert_eq!(ids, [None, Some("b".into())]);
+    }
+
+    #[test]
+    fn a_broken_array_gives_its_good_elements_and_the_rest() {
+        check(
+            r#"[{"hardwareId":"a"},{"hardwareId":"b"#,
+            &[r#"a: {"hardwareId":"a"}"#, r#"-: {"hardwareId":"b"#],
+        );
+        check(r#"[{"a":1}{"hardwareId":"b"}]"#, &[r#"-: {"a":1}"#, r#"-: }{"hardwareId":"b"}]"#]);
+        check(r#"[{"a":1}] {"hardwareId":"b"}"#, &[r#"-: {"a":1}"#, r#"-: }] {"hardwareId":"b"}"#]);
+        check(r#"[{"a":1}"#, &[r#"-: {"a":1}"#, "-: }"]);
+        check(r#"[1,{"hardwareId":"b","x"#, &["-: 1", r#"b: {"hardwareId":"b","x"#]);
+        check("[", &["-: ["]);
+        check("[1,", &["-: 1", "-: 1,"]);
+        check("[1,]", &["-: 1", "-: 1,]"]);
+        check("[,1]", &["-: [,1]"]);
+    }
+
+    #[test]
+    fn what_exceeds_the_longest_batch_is_rejected() {
+        let batch = |n: usize| format!("[{}]", vec!["{}"; n].join(","));
+        assert_eq!(split_payload(batch(BATCH_MESSAGES_MAX).as_bytes()).count(), BATCH_MESSAGES_MAX);
+        let long = batch(BATCH_MESSAGES_MAX + 2);
+        let rest = split_payload(long.as_bytes()).last().map(|piece| piece.bytes);
+        assert_eq!(rest, Some(b"},{},{}]".as_slice()));
+        let verdict = Decoder::new().decode(rest.unwrap()).map(|_| ()).map_err(|error| error.reason);
+        assert_eq!(verdict, Err(ReasonCode::MalformedJson));
+    }
+
+    #[test]
+    fn nesting_has_no_limit_here() {
+        let deep = format!("[{}{},{{\"hardwareId\":\"b\"}}]", "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(split_payload(deep.as_bytes()).count(), 2);
+    }
 }

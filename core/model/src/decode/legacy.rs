@@ -50,8 +50,9 @@ impl Decoder {
                 detail: "DeviceLocation".to_owned(),
             });
         };
-        match Request::read(&mut Lexer::new(entry), &mut self.scratch)? {
-            Field::Value(request) => request.into_message(message_type, Cow::Borrowed(hardware_id), &self.scratch),
+        let mut request = Request::default();
+        match request.read(&mut Lexer::new(entry), &mut self.scratch)? {
+            Field::Value(()) => request.judge(message_type, Cow::Borrowed(hardware_id), &self.scratch),
             Field::Wrong | Field::Absent => Err(Wrong::shape("the event is not an object")),
         }
     }

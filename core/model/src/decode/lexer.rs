@@ -26,13 +26,22 @@ pub(crate) enum LexError {
 /// A string token: what is between the quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawString<'a> {
-    pub(crate) bytes: &'a [u8],
+    bytes: &'a [u8],
     /// It contains at least one escape.
-    pub(crate) escaped: bool,
+    escaped: bool,
 }
 
 impl<'a> RawString<'a> {
-    /// The string's text. `None` when it is not UTF-8.
+    /// The string's bytes with escapes replaced.
+    #[inline]
+    pub(crate) fn unescaped(self) -> Cow<'a, [u8]> {
+        if !self.escaped {
+            return Cow::Borrowed(self.bytes);
+        }
+        Cow::Owned(unescape(&String::from_utf8_lossy(self.bytes)).into_bytes())
+    }
+
+    /// The string's text; `None` when it is not UTF-8.
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         let text = std::str::from_utf8(self.bytes).ok()?;
         Some(if self.escaped {
@@ -40,14 +49,6 @@ impl<'a> RawString<'a> {
         } else {
             Cow::Borrowed(text)
         })
-    }
-
-    /// The string's bytes with escapes replaced.
-    pub(crate) fn unescaped(self) -> Cow<'a, [u8]> {
-        match self.text() {
-            Some(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
-            _ => Cow::Borrowed(self.bytes),
-        }
     }
 }
 
@@ -365,6 +366,62 @@ impl<'a> Lexer<'a> {
                 objects >>= 1;
                 depth -= 1;
                 opened = false;
+            }
+        }
+    }
+
+    /// Takes a value by its brackets and strings alone, whatever is between them and however deep they are: where a value ends, even
+    /// if it is not JSON inside.
+    ///
+    /// # Errors
+    /// When the text ends before the value does, or no value is here.
+    pub(crate) fn skip_structure(&mut self) -> Result<(), LexError> {
+        self.peek();
+        let start = self.at;
+        let mut depth = 0_usize;
+        while let Some(byte) = self.byte() {
+            match byte {
+                b'"' => self.skip_string()?,
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                // a bare word or number, outside of all brackets, ends before these
+                b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => break,
+                _ => {
+                    self.at += 1;
+                    continue;
+                }
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+        if depth > 0 || self.at == start {
+            Err(self.syntax("expected a value"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes a string by its quotes and backslashes alone.
+    fn skip_string(&mut self) -> Result<(), LexError> {
+        self.at += 1;
+        loop {
+            self.skip_plain();
+            match self.byte() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.at += 2,
+                Some(_) => self.at += 1,
+                None => return Err(self.syntax("")),
             }
         }
     }

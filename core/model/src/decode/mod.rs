@@ -38,7 +38,7 @@ use crate::ids::HardwareId;
 use crate::outcome::{AlertLevel, ReasonCode};
 use crate::quantity::Identifier;
 use crate::time::EventTime;
-use lexer::{LexError, Lexer};
+use lexer::{LexError, Lexer, RawString};
 use request::Request;
 
 /// Most entries a message's `measurements` may have: three times the vocabulary. Each bad one becomes a row, so there must be an end.
@@ -129,7 +129,7 @@ pub struct DecodeError {
 }
 
 /// A member's value, as far as its JSON type goes.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 enum Field<T> {
     /// Left out, or `null`.
     #[default]
@@ -143,9 +143,10 @@ enum Field<T> {
 /// The members of the outermost object.
 #[derive(Default)]
 struct Envelope<'a> {
-    hardware_id: Field<Cow<'a, str>>,
-    message_type: Field<Cow<'a, str>>,
-    request: Field<Request<'a>>,
+    hardware_id: Field<RawString<'a>>,
+    message_type: Field<RawString<'a>>,
+    request: Field<()>,
+    members: Request<'a>,
 }
 
 /// What is wrong, before it is known whose message it is.
@@ -231,13 +232,13 @@ impl Decoder {
         let judge = || {
             read?;
             let hardware_id = hardware_id?;
-            let message_type = match &envelope.message_type {
+            let message_type = match envelope.message_type {
                 Field::Value(message_type) => MessageType::from_wire(message_type)?,
                 Field::Wrong => return Err(Wrong::shape("type: expected a string")),
                 Field::Absent => return Err(Wrong::missing("type")),
             };
             match envelope.request {
-                Field::Value(request) => request.into_message(message_type, hardware_id, scratch),
+                Field::Value(()) => envelope.members.judge(message_type, hardware_id, scratch),
                 Field::Wrong => Err(Wrong::shape("request: expected an object")),
                 Field::Absent => Err(Wrong::missing("request")),
             }
@@ -260,15 +261,15 @@ enum MessageType {
 }
 
 impl MessageType {
-    fn from_wire(name: &str) -> Result<Self, Wrong> {
-        match name {
-            "DeviceMeasurements" => Ok(Self::Measurements),
-            "DeviceAlert" => Ok(Self::Alert),
-            "Acknowledge" => Ok(Self::Acknowledge),
-            "RegisterDevice" => Ok(Self::Register),
-            _ => Err(Wrong {
+    fn from_wire(name: RawString<'_>) -> Result<Self, Wrong> {
+        match &*name.unescaped() {
+            b"DeviceMeasurements" => Ok(Self::Measurements),
+            b"DeviceAlert" => Ok(Self::Alert),
+            b"Acknowledge" => Ok(Self::Acknowledge),
+            b"RegisterDevice" => Ok(Self::Register),
+            name => Err(Wrong {
                 reason: ReasonCode::UnknownType,
-                detail: cut(name).to_owned(),
+                detail: cut(&String::from_utf8_lossy(name)).to_owned(),
             }),
         }
     }
@@ -299,19 +300,25 @@ fn read_envelope<'a>(lexer: &mut Lexer<'a>, envelope: &mut Envelope<'a>, scratch
         match &*key.unescaped() {
             b"hardwareId" => envelope.hardware_id = request::text(lexer)?,
             b"type" => envelope.message_type = request::text(lexer)?,
-            b"request" => envelope.request = Request::read(lexer, scratch)?,
+            b"request" => {
+                envelope.members = Request::default();
+                envelope.request = envelope.members.read(lexer, scratch)?;
+            }
             _ => lexer.skip_value()?,
         }
     }
     Ok(lexer.end()?)
 }
 
-fn checked_hardware_id(field: Field<Cow<'_, str>>) -> Result<Cow<'_, str>, Wrong> {
+fn checked_hardware_id(field: Field<RawString<'_>>) -> Result<Cow<'_, str>, Wrong> {
     match field {
-        Field::Value(text) => match HardwareId::check(&text) {
-            Ok(()) => Ok(text),
-            Err(error) => Err(Wrong::shape(format!("hardwareId: {error}"))),
-        },
+        Field::Value(raw) => {
+            let text = raw.text().ok_or_else(|| Wrong::shape("hardwareId: not UTF-8"))?;
+            match HardwareId::check(&text) {
+                Ok(()) => Ok(text),
+                Err(error) => Err(Wrong::shape(format!("hardwareId: {error}"))),
+            }
+        }
         Field::Wrong => Err(Wrong::shape("hardwareId: expected a string")),
         Field::Absent => Err(Wrong::missing("hardwareId")),
     }

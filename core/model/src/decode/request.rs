@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::content_hash::{self, content_hash};
-use super::lexer::{LexError, Lexer};
+use super::lexer::{LexError, Lexer, RawString};
 use super::number::number;
 use super::{BadMeasurement, Body, Field, MEASUREMENTS_MAX, METADATA_MAX, Message, MessageType, Scratch, Wrong, cut};
 use crate::outcome::{AlertLevel, ReasonCode};
@@ -14,65 +14,64 @@ use crate::time::EventTime;
 /// The name and value pairs of `metadata`.
 type Metadata<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
-/// What `request` holds. The measurements themselves are in [`Scratch`].
+/// What `request` holds, unjudged: tokens, not texts, so that reading a member costs no more than finding its end. The measurements
+/// themselves are in [`Scratch`].
 #[derive(Default)]
 pub(super) struct Request<'a> {
     measurements: Field<Counted>,
     update_state: Field<bool>,
-    event_date: Field<Cow<'a, str>>,
-    alert_type: Field<Cow<'a, str>>,
-    level: Field<Cow<'a, str>>,
-    message: Field<Cow<'a, str>>,
-    metadata: Field<Option<Metadata<'a>>>,
-    originating_event_id: Field<Cow<'a, str>>,
-    response: Field<Cow<'a, str>>,
-    response_event_id: Field<Cow<'a, str>>,
-    hardware_id: Field<Cow<'a, str>>,
-    specification_token: Field<Cow<'a, str>>,
-    site_token: Field<Cow<'a, str>>,
+    event_date: Field<RawString<'a>>,
+    alert_type: Field<RawString<'a>>,
+    level: Field<RawString<'a>>,
+    message: Field<RawString<'a>>,
+    metadata: Field<RawObject<'a>>,
+    originating_event_id: Field<RawString<'a>>,
+    response: Field<RawString<'a>>,
+    response_event_id: Field<RawString<'a>>,
+    hardware_id: Field<RawString<'a>>,
+    specification_token: Field<RawString<'a>>,
+    site_token: Field<RawString<'a>>,
 }
+
+/// An object whose syntax has been checked.
+#[derive(Clone, Copy)]
+struct RawObject<'a>(&'a [u8]);
 
 /// How many entries were there; beyond the limit they are only counted.
 #[derive(Clone, Copy)]
 struct Counted(usize);
 
 impl<'a> Request<'a> {
-    /// Reads the value of the member `request`.
-    pub(super) fn read(lexer: &mut Lexer<'a>, scratch: &mut Scratch) -> Result<Field<Self>, LexError> {
+    /// Reads the value of the member `request` and says whether it is an object.
+    pub(super) fn read(&mut self, lexer: &mut Lexer<'a>, scratch: &mut Scratch) -> Result<Field<()>, LexError> {
         if !lexer.take(b'{') {
             return not(lexer);
         }
-        let mut request = Self::default();
         let mut first = true;
         while let Some(key) = lexer.key(first)? {
             first = false;
             match &*key.unescaped() {
-                b"measurements" => request.measurements = measurements(lexer, scratch)?,
-                b"updateState" => request.update_state = boolean(lexer)?,
-                b"eventDate" => request.event_date = text(lexer)?,
-                b"type" => request.alert_type = text(lexer)?,
-                b"level" => request.level = text(lexer)?,
-                b"message" => request.message = text(lexer)?,
-                b"metadata" => request.metadata = metadata(lexer)?,
-                b"originatingEventId" => request.originating_event_id = text(lexer)?,
-                b"response" => request.response = text(lexer)?,
-                b"responseEventId" => request.response_event_id = text(lexer)?,
-                b"hardwareId" => request.hardware_id = text(lexer)?,
-                b"specificationToken" => request.specification_token = text(lexer)?,
-                b"siteToken" => request.site_token = text(lexer)?,
+                b"measurements" => self.measurements = measurements(lexer, scratch)?,
+                b"updateState" => self.update_state = boolean(lexer)?,
+                b"eventDate" => self.event_date = text(lexer)?,
+                b"type" => self.alert_type = text(lexer)?,
+                b"level" => self.level = text(lexer)?,
+                b"message" => self.message = text(lexer)?,
+                b"metadata" => self.metadata = object(lexer)?,
+                b"originatingEventId" => self.originating_event_id = text(lexer)?,
+                b"response" => self.response = text(lexer)?,
+                b"responseEventId" => self.response_event_id = text(lexer)?,
+                b"hardwareId" => self.hardware_id = text(lexer)?,
+                b"specificationToken" => self.specification_token = text(lexer)?,
+                b"siteToken" => self.site_token = text(lexer)?,
                 _ => lexer.skip_value()?,
             }
         }
-        Ok(Field::Value(request))
+        Ok(Field::Value(()))
     }
 
     /// Judges what was read as a message of its type.
-    pub(super) fn into_message(
-        self,
-        message_type: MessageType,
-        hardware_id: Cow<'a, str>,
-        scratch: &'a Scratch,
-    ) -> Result<Message<'a>, Wrong> {
+    pub(super) fn judge(&self, message_type: MessageType, hardware_id: Cow<'a, str>, scratch: &'a Scratch) -> Result<Message<'a>, Wrong> {
         let body = match message_type {
             MessageType::Measurements => match self.measurements {
                 Field::Value(Counted(n)) if n > MEASUREMENTS_MAX => {
@@ -91,12 +90,7 @@ impl<'a> Request<'a> {
                 alert_type: required(self.alert_type, "request.type")?,
                 level: level(self.level)?,
                 message: optional(self.message, "request.message")?.unwrap_or_default(),
-                metadata: match self.metadata {
-                    Field::Value(Some(pairs)) => pairs,
-                    Field::Value(None) => return Err(Wrong::shape(format!("request.metadata: more than {METADATA_MAX} entries"))),
-                    Field::Wrong => return Err(Wrong::shape("request.metadata: expected an object of strings")),
-                    Field::Absent => Vec::new(),
-                },
+                metadata: metadata(self.metadata)?,
             },
             MessageType::Acknowledge => Body::Acknowledge {
                 originating_event_id: required(self.originating_event_id, "request.originatingEventId")?,
@@ -113,13 +107,7 @@ impl<'a> Request<'a> {
             Field::Wrong => return Err(Wrong::shape("request.updateState: expected true or false")),
             Field::Absent => false,
         };
-        let event_date = match optional(self.event_date, "request.eventDate")? {
-            Some(date) => Some(EventTime::parse(date.as_bytes()).map_err(|error| Wrong {
-                reason: ReasonCode::BadEventDate,
-                detail: format!("{}: {error}", cut(&date)),
-            })?),
-            None => None,
-        };
+        let event_date = event_date(self.event_date)?;
         if message_type == MessageType::Register {
             match optional(self.hardware_id, "request.hardwareId")? {
                 Some(inner) if inner != hardware_id => {
@@ -143,19 +131,37 @@ impl<'a> Request<'a> {
     }
 }
 
-fn required<'a>(field: Field<Cow<'a, str>>, path: &str) -> Result<Cow<'a, str>, Wrong> {
+fn required<'a>(field: Field<RawString<'a>>, path: &str) -> Result<Cow<'a, str>, Wrong> {
     optional(field, path)?.ok_or_else(|| Wrong::missing(path))
 }
 
-fn optional<'a>(field: Field<Cow<'a, str>>, path: &str) -> Result<Option<Cow<'a, str>>, Wrong> {
+fn optional<'a>(field: Field<RawString<'a>>, path: &str) -> Result<Option<Cow<'a, str>>, Wrong> {
     match field {
-        Field::Value(text) => Ok(Some(text)),
+        Field::Value(raw) => match raw.text() {
+            Some(text) => Ok(Some(text)),
+            None => Err(Wrong::shape(format!("{path}: not UTF-8"))),
+        },
         Field::Wrong => Err(Wrong::shape(format!("{path}: expected a string"))),
         Field::Absent => Ok(None),
     }
 }
 
-fn level(field: Field<Cow<'_, str>>) -> Result<AlertLevel, Wrong> {
+fn event_date(field: Field<RawString<'_>>) -> Result<Option<EventTime>, Wrong> {
+    if let Field::Value(raw) = field
+        && let Ok(time) = EventTime::parse(&raw.unescaped())
+    {
+        return Ok(Some(time));
+    }
+    let Some(date) = optional(field, "request.eventDate")? else {
+        return Ok(None);
+    };
+    EventTime::parse(date.as_bytes()).map(Some).map_err(|error| Wrong {
+        reason: ReasonCode::BadEventDate,
+        detail: format!("{}: {error}", cut(&date)),
+    })
+}
+
+fn level(field: Field<RawString<'_>>) -> Result<AlertLevel, Wrong> {
     match optional(field, "request.level")?.as_deref() {
         None | Some("Info") => Ok(AlertLevel::Info),
         Some("Warning") => Ok(AlertLevel::Warning),
@@ -177,12 +183,21 @@ fn not<T>(lexer: &mut Lexer<'_>) -> Result<Field<T>, LexError> {
 
 /// A value that should be a string.
 #[inline]
-pub(super) fn text<'a>(lexer: &mut Lexer<'a>) -> Result<Field<Cow<'a, str>>, LexError> {
+pub(super) fn text<'a>(lexer: &mut Lexer<'a>) -> Result<Field<RawString<'a>>, LexError> {
     if !lexer.take(b'"') {
         return not(lexer);
     }
-    let raw = lexer.string()?;
-    Ok(raw.text().map_or(Field::Wrong, Field::Value))
+    lexer.string().map(Field::Value)
+}
+
+/// A value that should be an object, kept for later.
+fn object<'a>(lexer: &mut Lexer<'a>) -> Result<Field<RawObject<'a>>, LexError> {
+    if lexer.peek() != Some(b'{') {
+        return not(lexer);
+    }
+    let start = lexer.at();
+    lexer.skip_value()?;
+    Ok(Field::Value(RawObject(lexer.since(start))))
 }
 
 fn boolean(lexer: &mut Lexer<'_>) -> Result<Field<bool>, LexError> {
@@ -193,28 +208,31 @@ fn boolean(lexer: &mut Lexer<'_>) -> Result<Field<bool>, LexError> {
     }
 }
 
-/// The pairs of `metadata`; `None` when there are too many.
-fn metadata<'a>(lexer: &mut Lexer<'a>) -> Result<Field<Option<Metadata<'a>>>, LexError> {
-    if !lexer.take(b'{') {
-        return not(lexer);
-    }
+/// The pairs of `metadata`.
+fn metadata(field: Field<RawObject<'_>>) -> Result<Metadata<'_>, Wrong> {
+    let expected = || Wrong::shape("request.metadata: expected an object of strings");
+    let object = match field {
+        Field::Value(RawObject(object)) => object,
+        Field::Wrong => return Err(expected()),
+        Field::Absent => return Ok(Metadata::new()),
+    };
+    let mut lexer = Lexer::new(object);
+    lexer.expect(b'{', "expected '{'")?;
     let mut pairs = Metadata::new();
-    let (mut all_strings, mut n_entries) = (true, 0);
+    let mut n_entries = 0;
     while let Some(key) = lexer.key(n_entries == 0)? {
         n_entries += 1;
-        match (key.text(), text(lexer)?) {
-            (Some(name), Field::Value(value)) if n_entries <= METADATA_MAX => {
-                pairs.retain(|(known, _)| *known != name);
-                pairs.push((name, value));
-            }
-            (Some(_), Field::Value(_)) => {}
-            _ => all_strings = false,
+        if n_entries > METADATA_MAX {
+            return Err(Wrong::shape(format!("request.metadata: more than {METADATA_MAX} entries")));
         }
+        let name = key.text().ok_or_else(expected)?;
+        let Field::Value(value) = text(&mut lexer)? else {
+            return Err(expected());
+        };
+        pairs.retain(|(known, _)| *known != name);
+        pairs.push((name, value.text().ok_or_else(expected)?));
     }
-    Ok(match all_strings {
-        true => Field::Value((n_entries <= METADATA_MAX).then_some(pairs)),
-        false => Field::Wrong,
-    })
+    Ok(pairs)
 }
 
 /// The members of `measurements`, judged one by one.
