@@ -272,6 +272,19 @@ proptest! {
     }
 
     #[test]
+    fn what_was_read_before_does_not_matter(messages in proptest::collection::vec(device_message(), 1..8), salt in any::<u64>()) {
+        let mut decoder = Decoder::new();
+        for message in messages.iter().chain(&messages) {
+            let mut payload = serde_json::to_string(message).unwrap();
+            if salt % 2 == 0 {
+                payload.clear();
+                rewritten(&serde_json::to_value(message).unwrap(), salt, &mut payload);
+            }
+            prop_assert_eq!(decoder.decode(payload.as_bytes()), Decoder::new().decode(payload.as_bytes()));
+        }
+    }
+
+    #[test]
     fn a_batch_is_taken_apart_into_its_messages(messages in proptest::collection::vec(device_message(), 0..8), space in "[ \n\t]{0,3}") {
         let texts: Vec<String> = messages.iter().map(|message| serde_json::to_string(message).unwrap()).collect();
         let batch = format!("{space}[{space}{}{space}]{space}", texts.join(&format!("{space},{space}")));

@@ -5,7 +5,8 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{BadMeasurement, Body};
+use super::Body;
+use crate::outcome::ReasonCode;
 use crate::quantity::Identifier;
 
 /// What a summand stands for; the seed of its hash.
@@ -79,9 +80,9 @@ pub(super) fn content_hash(body: &Body<'_>, update_state: bool) -> u64 {
 }
 
 /// A rejected measurement's part of the hash: with it, a corrected message is a new one. `raw_value` is the value as written.
-pub(super) fn bad_measurement(bad: &BadMeasurement, raw_value: &[u8]) -> u64 {
-    let name = text(Field::BadMeasurement, &bad.name);
-    mix(name ^ bad.reason as u64, xxh3_64_with_seed(raw_value, Field::BadValue as u64))
+pub(super) fn bad_measurement(name: &str, reason: ReasonCode, raw_value: &[u8]) -> u64 {
+    let value = xxh3_64_with_seed(raw_value, Field::BadValue as u64);
+    mix(text(Field::BadMeasurement, name) ^ reason as u64, value)
 }
 
 fn measurement(identifier: Identifier, value: f64) -> u64 {

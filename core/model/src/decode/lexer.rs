@@ -167,6 +167,21 @@ impl<'a> Lexer<'a> {
         Ok(Some(key))
     }
 
+    /// Takes an object's next key and its colon if it is `name`, written without escapes or white space. Says nothing otherwise.
+    #[inline]
+    pub(crate) fn take_key(&mut self, first: bool, name: &[u8]) -> bool {
+        let head: &[u8] = if first { b"\"" } else { b",\"" };
+        let rest = self.rest_from(self.at);
+        let taken = rest
+            .strip_prefix(head)
+            .and_then(|rest| rest.strip_prefix(name))
+            .is_some_and(|rest| rest.starts_with(b"\":"));
+        if taken {
+            self.at += head.len() + name.len() + 2;
+        }
+        taken
+    }
+
     /// Whether an array has a next element; takes the separator. `first` is true right after `[`.
     pub(crate) fn element(&mut self, first: bool) -> Result<bool, LexError> {
         if self.take(b']') {

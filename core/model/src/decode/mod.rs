@@ -26,6 +26,7 @@
 mod content_hash;
 mod legacy;
 pub(crate) mod lexer;
+mod measurements;
 mod number;
 mod request;
 
@@ -189,6 +190,7 @@ impl From<LexError> for Wrong {
 struct Scratch {
     good: Vec<(Identifier, f64)>,
     bad: Vec<BadMeasurement>,
+    order: measurements::Order,
 }
 
 /// Reads messages; keeps its buffers from one to the next.

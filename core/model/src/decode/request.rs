@@ -3,12 +3,10 @@
 
 use std::borrow::Cow;
 
-use super::content_hash::{self, content_hash};
+use super::content_hash::content_hash;
 use super::lexer::{LexError, Lexer, RawString};
-use super::number::number;
-use super::{BadMeasurement, Body, Field, MEASUREMENTS_MAX, METADATA_MAX, Message, MessageType, Scratch, Wrong, cut};
+use super::{Body, Field, MEASUREMENTS_MAX, METADATA_MAX, Message, MessageType, Scratch, Wrong, cut, measurements};
 use crate::outcome::{AlertLevel, ReasonCode};
-use crate::quantity::Identifier;
 use crate::time::EventTime;
 
 /// The name and value pairs of `metadata`.
@@ -18,7 +16,7 @@ type Metadata<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 /// themselves are in [`Scratch`].
 #[derive(Default)]
 pub(super) struct Request<'a> {
-    measurements: Field<Counted>,
+    n_measurements: Field<usize>,
     update_state: Field<bool>,
     event_date: Field<RawString<'a>>,
     alert_type: Field<RawString<'a>>,
@@ -37,10 +35,6 @@ pub(super) struct Request<'a> {
 #[derive(Clone, Copy)]
 struct RawObject<'a>(&'a [u8]);
 
-/// How many entries were there; beyond the limit they are only counted.
-#[derive(Clone, Copy)]
-struct Counted(usize);
-
 impl<'a> Request<'a> {
     /// Reads the value of the member `request` and says whether it is an object.
     pub(super) fn read(&mut self, lexer: &mut Lexer<'a>, scratch: &mut Scratch) -> Result<Field<()>, LexError> {
@@ -51,7 +45,7 @@ impl<'a> Request<'a> {
         while let Some(key) = lexer.key(first)? {
             first = false;
             match &*key.unescaped() {
-                b"measurements" => self.measurements = measurements(lexer, scratch)?,
+                b"measurements" => self.n_measurements = measurements::read(lexer, scratch)?,
                 b"updateState" => self.update_state = boolean(lexer)?,
                 b"eventDate" => self.event_date = text(lexer)?,
                 b"type" => self.alert_type = text(lexer)?,
@@ -73,8 +67,8 @@ impl<'a> Request<'a> {
     /// Judges what was read as a message of its type.
     pub(super) fn judge(&self, message_type: MessageType, hardware_id: Cow<'a, str>, scratch: &'a Scratch) -> Result<Message<'a>, Wrong> {
         let body = match message_type {
-            MessageType::Measurements => match self.measurements {
-                Field::Value(Counted(n)) if n > MEASUREMENTS_MAX => {
+            MessageType::Measurements => match self.n_measurements {
+                Field::Value(n) if n > MEASUREMENTS_MAX => {
                     return Err(Wrong::shape(format!(
                         "request.measurements: {n} entries, the limit is {MEASUREMENTS_MAX}"
                     )));
@@ -175,7 +169,7 @@ fn level(field: Field<RawString<'_>>) -> Result<AlertLevel, Wrong> {
 }
 
 /// A value that should have been something else: `null` is the same as absent.
-fn not<T>(lexer: &mut Lexer<'_>) -> Result<Field<T>, LexError> {
+pub(super) fn not<T>(lexer: &mut Lexer<'_>) -> Result<Field<T>, LexError> {
     let null = lexer.peek() == Some(b'n');
     lexer.skip_value()?;
     Ok(if null { Field::Absent } else { Field::Wrong })
@@ -233,82 +227,4 @@ fn metadata(field: Field<RawObject<'_>>) -> Result<Metadata<'_>, Wrong> {
         pairs.push((name, value.text().ok_or_else(expected)?));
     }
     Ok(pairs)
-}
-
-/// The members of `measurements`, judged one by one.
-fn measurements(lexer: &mut Lexer<'_>, scratch: &mut Scratch) -> Result<Field<Counted>, LexError> {
-    scratch.good.clear();
-    scratch.bad.clear();
-    if !lexer.take(b'{') {
-        return not(lexer);
-    }
-    let mut seen: u128 = 0;
-    let mut n_entries = 0;
-    while let Some(key) = lexer.key(n_entries == 0)? {
-        n_entries += 1;
-        if n_entries > MEASUREMENTS_MAX {
-            lexer.skip_value()?;
-            continue;
-        }
-        let name = key.unescaped();
-        let identifier = Identifier::from_name(&name);
-        let value_at = match lexer.peek() {
-            Some(_) => lexer.at(),
-            None => return Err(lexer.syntax("")),
-        };
-        let value = match lexer.peek() {
-            Some(b'-' | b'0'..=b'9') => Some(number(lexer)?).filter(|value| value.is_finite()),
-            _ => {
-                lexer.skip_value()?;
-                None
-            }
-        };
-        if let Some(identifier) = identifier {
-            // Of a name given twice the last value counts.
-            if seen & (1 << identifier.index()) != 0 {
-                scratch.good.retain(|(known, _)| *known != identifier);
-                scratch.bad.retain(|bad| bad.name != identifier.name());
-            }
-            seen |= 1 << identifier.index();
-            let quantity = identifier.quantity();
-            if let Some(value) = value
-                && value >= quantity.min
-                && value <= quantity.max
-            {
-                scratch.good.push((identifier, value));
-                continue;
-            }
-        }
-        let name = String::from_utf8_lossy(&name);
-        reject(&mut scratch.bad, &name, identifier, value, lexer.since(value_at));
-    }
-    Ok(Field::Value(Counted(n_entries)))
-}
-
-/// Notes a measurement that cannot be kept.
-#[cold]
-fn reject(bad: &mut Vec<BadMeasurement>, name: &str, identifier: Option<Identifier>, value: Option<f64>, raw_value: &[u8]) {
-    let name = cut(name).to_owned();
-    let (reason, detail) = match (identifier, value) {
-        (None, _) => (ReasonCode::UnknownIdentifier, name.clone()),
-        (Some(_), None) => (ReasonCode::NotANumber, name.clone()),
-        (Some(identifier), Some(value)) => {
-            let (min, max) = identifier.range();
-            (
-                ReasonCode::OutOfRange,
-                format!("{name}: {value} {} outside {min}..{max}", identifier.unit()),
-            )
-        }
-    };
-    let mut measurement = BadMeasurement {
-        name,
-        reason,
-        detail,
-        content_hash: 0,
-    };
-    measurement.content_hash = content_hash::bad_measurement(&measurement, raw_value);
-    if identifier.is_none() {
-        bad.retain(|known| known.name != measurement.name);
-    }
-    bad.push(measurement);
 }
