@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The street: log records go in, epoch by epoch; accepted rows, rejected rows and changes of every view come out.
+//!
+//! This room holds the timely and differential wiring and the state of the views. It never sees tokio, Kafka, Arrow, files or a
+//! clock: time comes in with the records (log time is the newest append time seen so far), so a replay of the same log gives the
+//! same answers, however it is cut into epochs and however many workers share it.
+//!
+//! Start reading at [`street`] (the whole dataflow on one screen), then at one operator: [`decode`], [`dedupe`], [`latest`],
+//! [`load_profile`], [`totals`]. [`engine`] is the handle that the binary holds: it starts the workers, feeds them, takes
+//! checkpoints and turns a worker's death into an error.
+//!
+//! A device lives on one log partition and a partition on one worker, so nothing is exchanged between workers on the hot path; all
+//! state is organised by partition, so a checkpoint can be restored with another number of workers.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod batch;
+mod checkpoint;
+mod close;
+mod config;
+mod decode;
+mod dedupe;
+mod devices;
+mod engine;
+mod error;
+mod faults;
+mod identities;
+mod latest;
+mod load_profile;
+mod partition;
+mod profile_cell;
+mod street;
+mod totals;
+mod worker;
+
+pub use checkpoint::CheckpointError;
+pub use config::{EPOCHS_IN_FLIGHT_MAX, EngineConfig, TICK_US, UnknownDevices, WINDOW_US};
+pub use engine::{Engine, PartitionSnapshot};
+pub use error::EngineError;
