@@ -1,0 +1,130 @@
+//! Kill -9 at random moments, under load: nothing acknowledged is lost, nothing is there twice, and it is back within ten seconds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use crate::foreign;
+use crate::ledger::{self, Ledger};
+use crate::server::Server;
+
+/// Set to repeat a run.
+const SEED_VARIABLE: &str = "FLEXMETER_SEED";
+const N_KILLS: u32 = 30;
+const N_DEVICES: usize = 16;
+/// A process lives at most this long after it is ready.
+const LIFE_MS_MAX: u64 = 1_500;
+/// One kill in this many hits a process that is still starting.
+const EARLY_KILL_EVERY: u64 = 6;
+/// Then it lives at most this long after it was spawned.
+const EARLY_LIFE_MS_MAX: u64 = 400;
+/// The promise of the design, section 5.
+const RECOVERY_MAX: Duration = Duration::from_secs(10);
+const APPLIED_DEADLINE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_kills_under_load_lose_nothing_and_double_nothing() {
+    let seed = seed();
+    eprintln!("seed {seed} ({SEED_VARIABLE}={seed} repeats the moments of the kills)");
+    let mut random = SplitMix(seed);
+    // everything that writes does so as often as it can, so that the kills find it writing
+    let mut server = Server::with(&[("engine.checkpoint_s", "1"), ("lake.commit_s", "1")]);
+    let address = Arc::new(Mutex::new(server.addresses().mqtt));
+    let stop = Arc::new(AtomicBool::new(false));
+    let devices: Vec<_> = (0..N_DEVICES)
+        .map(|i| tokio::spawn(ledger::publish(format!("kill-{i}"), Arc::clone(&address), Arc::clone(&stop))))
+        .collect();
+
+    let mut slowest = Duration::ZERO;
+    for kill in 0..N_KILLS {
+        if random.below(EARLY_KILL_EVERY) == 0 {
+            server.kill();
+            let _ready = server.spawn();
+            tokio::time::sleep(Duration::from_millis(random.below(EARLY_LIFE_MS_MAX))).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(random.below(LIFE_MS_MAX))).await;
+            assert!(server.is_running(), "the server ended by itself before kill {kill}, seed {seed}");
+        }
+        server.kill();
+        let recovery = server.start();
+        *address.lock().unwrap() = server.addresses().mqtt;
+        assert!(recovery < RECOVERY_MAX, "recovery after kill {kill} took {recovery:?}, seed {seed}");
+        slowest = slowest.max(recovery);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut ledgers = Vec::new();
+    for device in devices {
+        ledgers.push(device.await.unwrap());
+    }
+
+    let n_messages: usize = ledgers.iter().map(|ledger| ledger.good.len() + ledger.broken.len()).sum();
+    let n_sent_again: u64 = ledgers.iter().map(|ledger| ledger.n_sent_again).sum();
+    eprintln!("{n_messages} messages acknowledged, {n_sent_again} of them sent again, slowest recovery {slowest:?}");
+    assert!(
+        n_messages > 1_000 && n_sent_again > 0,
+        "too little load to prove anything: {n_messages} messages, {n_sent_again} sent again"
+    );
+
+    let n_good: usize = ledgers.iter().map(|ledger| ledger.good.len()).sum();
+    server
+        .wait_for_count("SELECT count(*) FROM measurements", n_good as u64, APPLIED_DEADLINE)
+        .await;
+    compare(&server, &ledgers, seed).await;
+    server.stop();
+    foreign::check_lake_count(&server, "measurements", n_good as u64);
+    foreign::check_lake_count(&server, "rejections", (n_messages - n_good) as u64);
+    server.start();
+    compare(&server, &ledgers, seed).await;
+}
+
+/// Ledger = SQL, message by message.
+async fn compare(server: &Server, ledgers: &[Ledger], seed: u64) {
+    let rows = server.sql("SELECT hardware_id, value FROM measurements").await;
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for row in &rows {
+        found
+            .entry(row["hardware_id"].as_str().unwrap().to_owned())
+            .or_default()
+            .push(row["value"].as_f64().unwrap() as u64);
+    }
+    let rejected = server.sql("SELECT payload FROM rejections").await;
+    let mut rejected: Vec<&str> = rejected.iter().map(|row| row["payload"].as_str().unwrap()).collect();
+    rejected.sort_unstable();
+    for ledger in ledgers {
+        let mut numbers = found.remove(&ledger.device).unwrap_or_default();
+        numbers.sort_unstable();
+        assert_eq!(numbers, ledger.good, "measurements of {}, seed {seed}", ledger.device);
+    }
+    assert!(
+        found.is_empty(),
+        "rows of devices that do not exist: {:?}, seed {seed}",
+        found.keys()
+    );
+    let mut broken: Vec<String> = Vec::new();
+    for ledger in ledgers {
+        broken.extend(ledger.broken.iter().map(|number| ledger::payload(&ledger.device, *number)));
+    }
+    broken.sort_unstable();
+    assert_eq!(rejected, broken, "rejections, seed {seed}");
+}
+
+fn seed() -> u64 {
+    match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64,
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}
