@@ -12,7 +12,6 @@ mod ledger;
 mod mqtt;
 mod readme;
 mod recording;
-mod reference;
 mod server;
 mod street;
 
