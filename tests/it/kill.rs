@@ -25,6 +25,7 @@ const APPLIED_DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_lose_nothing_and_double_nothing() {
+    let _load = crate::LOAD.lock().await;
     let seed = seed();
     eprintln!("seed {seed} ({SEED_VARIABLE}={seed} repeats the moments of the kills)");
     let mut random = SplitMix(seed);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_input;
+mod cli;
 mod clients;
 mod foreign;
 mod kill;
@@ -16,6 +17,9 @@ mod server;
 mod street;
 
 use std::io::Write as _;
+
+/// Held by a test that puts load on its server: two of them at once would measure each other.
+static LOAD: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Says on the real stderr, past the test runner's capture, that something was not tested here.
 fn skipped(what: &str, why: &str) {

@@ -27,6 +27,7 @@ async fn a_recording_comes_out_of_sql_complete_and_correct_however_often_it_is_r
             "../shared/data is not there (or FLEXMETER_TEST_DATA names another folder)",
         );
     };
+    let _load = crate::LOAD.lock().await;
     let truth = Truth::read(&folder);
     let mut server = Server::with(&[("lake.commit_s", "1")]);
 
@@ -49,7 +50,10 @@ async fn a_recording_comes_out_of_sql_complete_and_correct_however_often_it_is_r
 async fn n_duplicates(server: &Server) -> u64 {
     let (_, metrics) = server.get("/metrics").await;
     let is_counter = |line: &&str| line.starts_with("flexmeter_engine_messages_total") && line.contains("duplicate");
-    let line = metrics.lines().find(is_counter).unwrap_or_else(|| panic!("no counter of duplicates in\n{metrics}"));
+    let line = metrics
+        .lines()
+        .find(is_counter)
+        .unwrap_or_else(|| panic!("no counter of duplicates in\n{metrics}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
