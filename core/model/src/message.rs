@@ -170,6 +170,20 @@ impl DeviceMessage {
     }
 }
 
+/// A SiteWhere batch (`SiteWhere/input/jsonbatch`): several events of one device.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LegacyBatch {
+    /// Who speaks.
+    pub hardware_id: String,
+    /// Its readings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measurements: Vec<Measurements>,
+    /// Its alerts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<Alert>,
+}
+
 /// A command to a device, in the form of D4.6 section 4.5.3: definition, invocation and typed parameters.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
