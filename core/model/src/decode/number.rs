@@ -36,13 +36,13 @@ pub(crate) fn number(lexer: &mut Lexer<'_>) -> Result<f64, LexError> {
 fn short_decimal(bytes: &[u8]) -> Option<(f64, usize)> {
     let negative = bytes.first() == Some(&b'-');
     let start = usize::from(negative);
-    let mut mantissa: u64 = 0;
+    let mut mantissa: i64 = 0;
     let mut at = start;
     let mut point = None;
     let after = loop {
         let byte = bytes.get(at).copied();
         match byte {
-            Some(digit @ b'0'..=b'9') => mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')),
+            Some(digit @ b'0'..=b'9') => mantissa = mantissa.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')),
             Some(b'.') if point.is_none() => point = Some(at),
             _ => break byte,
         }
