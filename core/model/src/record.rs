@@ -85,8 +85,9 @@ impl<'a> Record<'a> {
     /// `len:u32 kind:u8 flags:u8 received_at:i64 tenant_len:u8 hardware_id_len:u8 tenant hardware_id payload`, little endian;
     /// `len` counts everything after itself. Ids longer than 255 bytes are cut (they were refused long before).
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let tenant = &self.tenant.as_bytes()[..self.tenant.len().min(255)];
-        let hardware_id = &self.hardware_id.as_bytes()[..self.hardware_id.len().min(255)];
+        // half a character would make the frame unreadable, and a frame that is in the log must be readable
+        let tenant = &self.tenant.as_bytes()[..self.tenant.floor_char_boundary(255)];
+        let hardware_id = &self.hardware_id.as_bytes()[..self.hardware_id.floor_char_boundary(255)];
         let len = HEAD_LEN - 4 + tenant.len() + hardware_id.len() + self.payload.len();
         out.reserve(4 + len);
         out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
@@ -217,6 +218,18 @@ mod tests {
         };
         let back: Vec<_> = block.iter().collect::<Result<_, _>>().unwrap();
         assert_eq!(back, [(40, records[0]), (41, records[1]), (42, records[2])]);
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_still_gives_a_readable_frame() {
+        let long = "ä".repeat(200);
+        let mut data = Vec::new();
+        record(&long, b"payload").encode(&mut data);
+        let (back, end) = Record::decode(&data, 0).unwrap();
+        assert_eq!(
+            (back.hardware_id, back.payload, end),
+            (&long[..254], b"payload".as_slice(), data.len())
+        );
     }
 
     #[test]
