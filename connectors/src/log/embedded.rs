@@ -14,10 +14,13 @@
 
 mod block;
 mod folder;
+mod journal;
 mod store;
 mod tail;
 mod writer;
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +47,9 @@ use super::{InboundLog, LogError, LogPosition, NewRecord, partition_index};
 /// Free disk space below which nothing is appended (128 MiB): room for fjall's memory to go to tables.
 pub const DISK_RESERVE_BYTES: u64 = 128 * 1024 * 1024;
 
+/// Memory for records that are in the journal but not yet in tables (64 MiB).
+pub const MEMTABLES_BYTES: u64 = 64 * 1024 * 1024;
+
 /// How an embedded log is opened.
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
@@ -51,6 +57,9 @@ pub struct EmbeddedOptions {
     pub n_partitions: u32,
     /// Free disk space below which nothing is appended.
     pub disk_reserve_bytes: u64,
+    /// Memory for records that are in the journal but not yet in tables, over all partitions; fjall may hold up to three times this
+    /// while it flushes.
+    pub memtables_bytes: u64,
     /// The clock that stamps records. A step back is evened out: append times never decrease.
     pub clock: fn() -> EventTime,
 }
@@ -60,6 +69,7 @@ impl Default for EmbeddedOptions {
         Self {
             n_partitions: 4,
             disk_reserve_bytes: DISK_RESERVE_BYTES,
+            memtables_bytes: MEMTABLES_BYTES,
             clock: wall_clock,
         }
     }
@@ -114,7 +124,7 @@ impl EmbeddedLog {
             });
         }
         let lock = folder::prepare(dir, options.n_partitions)?;
-        let store = Store::open(&folder::store_dir(dir), options.n_partitions)?;
+        let store = Store::open(&folder::store_dir(dir), &options, journal::Trust::Disk)?;
         let mut partitions = Vec::with_capacity(options.n_partitions as usize);
         let last_append_time = store.last_append_time()?.unwrap_or(EventTime::from_micros(i64::MIN));
         for partition in 0..options.n_partitions as usize {
@@ -277,7 +287,11 @@ impl InboundLog for EmbeddedLog {
         part.start.fetch_max(start, Ordering::AcqRel);
         part.tail.lock().drop_before(start);
         let shared = self.shared.clone();
-        blocking(move || shared.with_store(|s| s.drop_before(index, start))).await
+        blocking(move || shared.with_store(|s| s.drop_before(index, start))).await?;
+        // fjall keeps what a reader of the last written state might want; one more write lets go of it
+        self.committer.put(vec![(start_key(index), start)]).await?;
+        let shared = self.shared.clone();
+        blocking(move || shared.with_store(Store::collect_dropped)).await
     }
 
     async fn close(&self) -> Result<(), LogError> {

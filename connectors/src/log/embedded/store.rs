@@ -13,13 +13,12 @@ use fjall::{AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOpt
 use flexmeter_model::EventTime;
 use flexmeter_model::record::{Record, RecordBlock};
 
+use super::EmbeddedOptions;
 use super::block::{self, Assembler, BlockError};
+use super::journal::{self, Trust};
 use crate::log::LogError;
 
-/// Memory for records that are in the journal but not yet in tables, over all partitions (64 MiB). fjall may hold up to three times
-/// this while it flushes.
-const MEMTABLES_BYTES: u64 = 64 * 1024 * 1024;
-/// Smallest share of a partition in [`MEMTABLES_BYTES`].
+/// Smallest memtable of a partition (1 MiB).
 const MEMTABLE_BYTES_MIN: u64 = 1024 * 1024;
 /// Cache of table blocks (16 MiB): readers run along the end of the log, which is in memory anyway.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -54,8 +53,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens or makes the database in `dir`.
-    pub(super) fn open(dir: &Path, n_partitions: u32) -> Result<Self, LogError> {
+    /// Opens or makes the database in `dir`, after its journals were put in order.
+    pub(super) fn open(dir: &Path, options: &EmbeddedOptions, trust: Trust) -> Result<Self, LogError> {
+        journal::repair(dir, trust)?;
         let failed = |error: fjall::Error| match error {
             fjall::Error::Locked => LogError::InUse { dir: dir.to_owned() },
             error => storage_error("opening the store", dir, &error),
@@ -67,15 +67,16 @@ impl Store {
             .worker_threads(N_WORKERS)
             .open()
             .map_err(failed)?;
-        let memtable_bytes = (MEMTABLES_BYTES / u64::from(n_partitions)).max(MEMTABLE_BYTES_MIN);
-        let options = || {
+        let n_partitions = options.n_partitions;
+        let memtable_bytes = (options.memtables_bytes / u64::from(n_partitions)).max(MEMTABLE_BYTES_MIN);
+        let keyspace_options = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(memtable_bytes)
                 .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
                 .filter_policy(FilterPolicy::disabled()) // nobody asks for keys that may not exist
         };
         let partitions = (0..n_partitions)
-            .map(|p| database.keyspace(&format!("partition-{p}"), options))
+            .map(|p| database.keyspace(&format!("partition-{p}"), keyspace_options))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
         let positions = database
@@ -196,6 +197,15 @@ impl Store {
             .tree
             .drop_range(..block::key(start))
             .map_err(|e| storage_error("dropping old tables", &self.dir, &e.into()))
+    }
+
+    /// Deletes the files of dropped tables, if something has been written since. fjall does it itself when it next puts a memtable
+    /// away; an idle log would keep them until then. The positions are small, and have just been written to.
+    pub(super) fn collect_dropped(&self) -> Result<(), LogError> {
+        self.positions
+            .rotate_memtable()
+            .map_err(|e| storage_error("deleting old tables", &self.dir, &e))?;
+        Ok(())
     }
 
     /// Removes every block at or after `end`: what a failed group may have left behind.

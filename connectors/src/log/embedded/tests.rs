@@ -105,6 +105,18 @@ async fn a_half_made_store_is_made_again() {
     log.append(vec![message("m", "x")]).await.unwrap();
 }
 
+/// A message as a meter sends it, about 300 bytes.
+fn reading(hardware_id: &str, i: u32) -> String {
+    let power = f64::from(i.wrapping_mul(2_654_435_761) >> 12) / 1e5;
+    format!(
+        r#"{{"hardwareId":"{hardware_id}","type":"DeviceMeasurements","request":{{"measurements":{{"electricity.power.active.consumed.l1":{power:.3},"electricity.power.active.consumed.l2":{:.3},"electricity.voltage.l1":{:.2}}},"updateState":true,"eventDate":"2016-02-10T19:{:02}:{:02}.391+02:00"}}}}"#,
+        power / 3.0,
+        230.0 + power / 1e4,
+        i / 60 % 60,
+        i % 60
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prints_the_rate_of_a_thousand_concurrent_appenders() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,8 +124,8 @@ async fn prints_the_rate_of_a_thousand_concurrent_appenders() {
     let log = Arc::new(open(dir.path().join("log"), n_partitions).await.unwrap());
     let n_each: u32 = std::env::var("LOG_BENCH_EACH").ok().and_then(|v| v.parse().ok()).unwrap_or(20);
     let lone = Instant::now();
-    for _ in 0..20 {
-        log.append(vec![message("lone", vec![b'x'; 300])]).await.unwrap();
+    for i in 0..20 {
+        log.append(vec![message("lone", reading("lone", i))]).await.unwrap();
     }
     let lone = lone.elapsed() / 20;
     let started = Instant::now();
@@ -122,8 +134,8 @@ async fn prints_the_rate_of_a_thousand_concurrent_appenders() {
             let log = log.clone();
             tokio::spawn(async move {
                 let id = format!("meter-{device}");
-                for _ in 0..n_each {
-                    log.append(vec![message(&id, vec![b'x'; 300])]).await.unwrap();
+                for i in 0..n_each {
+                    log.append(vec![message(&id, reading(&id, i))]).await.unwrap();
                 }
             })
         })

@@ -9,6 +9,7 @@ use flexmeter_model::EventTime;
 use flexmeter_model::record::{Record, RecordKind, partition_of};
 
 use super::block::HEAD_LEN;
+use super::journal::Trust;
 use super::store::{NewBlock, Store};
 use super::{EmbeddedOptions, Shared, folder};
 use crate::log::group_commit::{GROUP_BYTES_MAX, GroupWriter, Job};
@@ -205,7 +206,7 @@ impl Writer {
         self.check_disk()?;
         let mut slot = self.shared.store.write();
         drop(slot.take()); // fjall lets go of the folder only when the last handle is gone
-        let store = Store::open(&folder::store_dir(&self.shared.dir), self.options.n_partitions)?;
+        let store = Store::open(&folder::store_dir(&self.shared.dir), &self.options, Trust::Nothing)?;
         for (partition, part) in self.shared.partitions.iter().enumerate() {
             let end = part.end.load(Ordering::Acquire);
             let found = store.bounds(partition)?.end;
