@@ -5,7 +5,4 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod auth;
-pub mod catalog;
-pub mod flight;
-pub mod live;
 pub mod rest;
