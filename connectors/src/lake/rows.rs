@@ -1,0 +1,285 @@
+//! From closed epochs to batches: by tenant, by table, by day, without what a table already holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use flexmeter_model::outcome::{ClosedEpoch, PartitionOutcome};
+use flexmeter_model::{EventTime, TenantId};
+use flexmeter_tables::acknowledgements::AcknowledgementEncoder;
+use flexmeter_tables::alerts::AlertEncoder;
+use flexmeter_tables::dictionary::Vocabulary;
+use flexmeter_tables::load_profile::ProfileEncoder;
+use flexmeter_tables::measurements::MeasurementEncoder;
+use flexmeter_tables::rejections::RejectionEncoder;
+use flexmeter_tables::{Day, RowEncoder, day_of};
+
+use super::LakeError;
+use super::table::LakeTable;
+
+/// Encoders kept between epochs for one table; late data of more days than this make new ones each time.
+const ENCODERS_KEPT: usize = 4;
+
+/// The tables of one tenant, and how far each has been filled.
+#[derive(Debug)]
+pub(super) struct TenantRows {
+    measurements: Lane<MeasurementEncoder>,
+    alerts: Lane<AlertEncoder>,
+    acknowledgements: Lane<AcknowledgementEncoder>,
+    rejections: Lane<RejectionEncoder>,
+    load_profile: Lane<ProfileEncoder>,
+}
+
+/// The tables of one tenant.
+#[derive(Debug, Clone)]
+pub(super) struct TenantTables {
+    pub(super) measurements: Arc<LakeTable>,
+    pub(super) alerts: Arc<LakeTable>,
+    pub(super) acknowledgements: Arc<LakeTable>,
+    pub(super) rejections: Arc<LakeTable>,
+    pub(super) load_profile: Arc<LakeTable>,
+}
+
+impl TenantTables {
+    pub(super) fn all(&self) -> [&Arc<LakeTable>; 5] {
+        [
+            &self.measurements,
+            &self.alerts,
+            &self.acknowledgements,
+            &self.rejections,
+            &self.load_profile,
+        ]
+    }
+}
+
+/// Batches of one epoch for one table.
+#[derive(Debug)]
+pub(super) struct EncodedRows {
+    pub(super) table: Arc<LakeTable>,
+    pub(super) days: Vec<(Day, RecordBatch)>,
+    pub(super) offsets: BTreeMap<u32, u64>,
+}
+
+impl TenantRows {
+    pub(super) fn new(tables: &TenantTables, vocabulary: &Vocabulary) -> Self {
+        let measurements = vocabulary.clone();
+        let load_profile = vocabulary.clone();
+        Self {
+            measurements: Lane::new(&tables.measurements, move || MeasurementEncoder::new(&measurements)),
+            alerts: Lane::new(&tables.alerts, AlertEncoder::default),
+            acknowledgements: Lane::new(&tables.acknowledgements, AcknowledgementEncoder::default),
+            rejections: Lane::new(&tables.rejections, RejectionEncoder::default),
+            load_profile: Lane::new(&tables.load_profile, move || ProfileEncoder::new(&load_profile)),
+        }
+    }
+
+    /// Learns how far the tables hold this log partition, unless that is known.
+    pub(super) async fn learn(&mut self, partition: u32) -> Result<(), LakeError> {
+        self.measurements.learn(partition).await?;
+        self.alerts.learn(partition).await?;
+        self.acknowledgements.learn(partition).await?;
+        self.rejections.learn(partition).await?;
+        self.load_profile.learn(partition).await
+    }
+
+    fn begin(&mut self, partition: u32) {
+        self.measurements.begin(partition);
+        self.alerts.begin(partition);
+        self.acknowledgements.begin(partition);
+        self.rejections.begin(partition);
+        self.load_profile.begin(partition);
+    }
+
+    fn end(&mut self, partition: u32, end_offset: u64) {
+        self.measurements.end(partition, end_offset);
+        self.alerts.end(partition, end_offset);
+        self.acknowledgements.end(partition, end_offset);
+        self.rejections.end(partition, end_offset);
+        self.load_profile.end(partition, end_offset);
+    }
+
+    fn finish(&mut self, out: &mut Vec<EncodedRows>) -> Result<(), LakeError> {
+        out.extend(self.measurements.finish()?);
+        out.extend(self.alerts.finish()?);
+        out.extend(self.acknowledgements.finish()?);
+        out.extend(self.rejections.finish()?);
+        out.extend(self.load_profile.finish()?);
+        Ok(())
+    }
+}
+
+/// One table's way from rows to batches.
+struct Lane<E> {
+    table: Arc<LakeTable>,
+    new_encoder: Box<dyn Fn() -> E + Send + Sync>,
+    encoders: Vec<(Day, E)>,
+    by_day: HashMap<Day, usize>,
+    /// The encoder used last: rows of one day follow each other.
+    at: usize,
+    /// For each log partition: rows below this offset are in the table or in its tail.
+    next: HashMap<u32, u64>,
+    /// The value of `next` for the partition at hand.
+    floor: u64,
+    touched: bool,
+    offsets: BTreeMap<u32, u64>,
+}
+
+impl<E> std::fmt::Debug for Lane<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("table", &self.table.name)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: RowEncoder> Lane<E> {
+    fn new(table: &Arc<LakeTable>, new_encoder: impl Fn() -> E + Send + Sync + 'static) -> Self {
+        Self {
+            table: Arc::clone(table),
+            new_encoder: Box::new(new_encoder),
+            encoders: Vec::new(),
+            by_day: HashMap::new(),
+            at: 0,
+            next: HashMap::new(),
+            floor: 0,
+            touched: false,
+            offsets: BTreeMap::new(),
+        }
+    }
+
+    async fn learn(&mut self, partition: u32) -> Result<(), LakeError> {
+        if !self.next.contains_key(&partition) {
+            let offset = self.table.committed_offset(partition).await?;
+            self.next.insert(partition, offset);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, partition: u32) {
+        self.floor = self.next.get(&partition).copied().unwrap_or(0);
+        self.touched = false;
+    }
+
+    /// The encoder for a row of this offset and time; `None` when the table has the row already.
+    fn encoder(&mut self, offset: u64, time: EventTime) -> Option<&mut E> {
+        if offset < self.floor {
+            return None;
+        }
+        self.touched = true;
+        let day = day_of(time);
+        if self.encoders.get(self.at).is_none_or(|(at, _)| *at != day) {
+            self.at = *self.by_day.entry(day).or_insert_with(|| {
+                self.encoders.push((day, (self.new_encoder)()));
+                self.encoders.len() - 1
+            });
+        }
+        Some(&mut self.encoders[self.at].1)
+    }
+
+    fn end(&mut self, partition: u32, end_offset: u64) {
+        if self.touched {
+            self.offsets.insert(partition, end_offset);
+        }
+        let next = self.next.entry(partition).or_default();
+        *next = (*next).max(end_offset);
+    }
+
+    fn finish(&mut self) -> Result<Option<EncodedRows>, LakeError> {
+        let mut days = Vec::new();
+        for (day, encoder) in &mut self.encoders {
+            if encoder.n_rows() > 0 {
+                days.push((
+                    *day,
+                    encoder.finish().map_err(|source| LakeError::columns(&self.table.name, source))?,
+                ));
+            }
+        }
+        if self.encoders.len() > ENCODERS_KEPT {
+            self.encoders.clear();
+            self.by_day.clear();
+        }
+        let offsets = std::mem::take(&mut self.offsets);
+        Ok((!days.is_empty()).then(|| EncodedRows {
+            table: Arc::clone(&self.table),
+            days,
+            offsets,
+        }))
+    }
+}
+
+/// The tenants an epoch has rows of.
+pub(super) fn tenants(epoch: &ClosedEpoch) -> Vec<TenantId> {
+    let mut found: Vec<TenantId> = Vec::new();
+    let mut note = |tenant: &TenantId| {
+        // nearly always the one before
+        if found.last() != Some(tenant) && !found.contains(tenant) {
+            found.push(tenant.clone());
+        }
+    };
+    for outcome in &epoch.partitions {
+        outcome.measurements.heads.iter().for_each(|head| note(&head.device.tenant));
+        outcome.alerts.iter().for_each(|row| note(&row.device.tenant));
+        outcome.acknowledgements.iter().for_each(|row| note(&row.device.tenant));
+        outcome.rejections.iter().for_each(|row| note(&row.tenant));
+        outcome.profile_rows.iter().for_each(|row| note(&row.device.tenant));
+    }
+    found
+}
+
+/// Encodes an epoch. Each tenant with rows in it must be in `tenants`.
+pub(super) fn encode(epoch: &ClosedEpoch, tenants: &mut HashMap<TenantId, TenantRows>) -> Result<Vec<EncodedRows>, LakeError> {
+    for outcome in &epoch.partitions {
+        tenants.values_mut().for_each(|rows| rows.begin(outcome.partition));
+        encode_partition(outcome, tenants);
+        tenants
+            .values_mut()
+            .for_each(|rows| rows.end(outcome.partition, outcome.end_offset));
+    }
+    let mut encoded = Vec::new();
+    for rows in tenants.values_mut() {
+        rows.finish(&mut encoded)?;
+    }
+    Ok(encoded)
+}
+
+fn encode_partition(outcome: &PartitionOutcome, tenants: &mut HashMap<TenantId, TenantRows>) {
+    for (head, identifiers, values) in outcome.measurements.messages() {
+        let Some(rows) = tenants.get_mut(&head.device.tenant) else {
+            continue;
+        };
+        if let Some(encoder) = rows.measurements.encoder(head.offset, head.event_time) {
+            encoder.push(head, identifiers, values);
+        }
+    }
+    for row in &outcome.alerts {
+        let Some(rows) = tenants.get_mut(&row.device.tenant) else {
+            continue;
+        };
+        if let Some(encoder) = rows.alerts.encoder(row.offset, row.event_time) {
+            encoder.push(row);
+        }
+    }
+    for row in &outcome.acknowledgements {
+        let Some(rows) = tenants.get_mut(&row.device.tenant) else {
+            continue;
+        };
+        if let Some(encoder) = rows.acknowledgements.encoder(row.offset, row.event_time) {
+            encoder.push(row);
+        }
+    }
+    for row in &outcome.rejections {
+        let Some(rows) = tenants.get_mut(&row.tenant) else { continue };
+        if let Some(encoder) = rows.rejections.encoder(row.offset, row.received_at) {
+            encoder.push(outcome.partition, row);
+        }
+    }
+    for row in &outcome.profile_rows {
+        let Some(rows) = tenants.get_mut(&row.device.tenant) else {
+            continue;
+        };
+        if let Some(encoder) = rows.load_profile.encoder(row.offset, row.window_start) {
+            encoder.push(row);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One tenant's tables, for one query.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::datasource::TableType;
+use datafusion::error::Result;
+use flexmeter_model::TenantId;
+use flexmeter_tables::{TABLES, TableDef, TableKind, table};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::history::HistoryTable;
+use super::latest::LatestTable;
+use super::profile;
+use super::{HistorySource, HistoryView};
+use crate::live::LiveSnapshot;
+
+/// Tables are made when the query names them, and only once.
+#[derive(Debug)]
+pub(super) struct TenantSchema {
+    tenant: TenantId,
+    live: Arc<LiveSnapshot>,
+    history: Arc<dyn HistorySource>,
+    made: Mutex<HashMap<&'static str, Arc<dyn TableProvider>>>,
+}
+
+impl TenantSchema {
+    pub(super) fn new(tenant: TenantId, live: Arc<LiveSnapshot>, history: Arc<dyn HistorySource>) -> Self {
+        Self { tenant, live, history, made: Mutex::default() }
+    }
+
+    fn view(&self, table: &TableDef) -> HistoryView {
+        self.history.view(&self.tenant, table.name)
+    }
+
+    fn make(&self, table: &TableDef) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(match table.kind {
+            TableKind::History => Some(Arc::new(HistoryTable::new(table.columns, self.view(table)))),
+            TableKind::Live if table.name == "latest" => Some(Arc::new(LatestTable::new(self.live.clone()))),
+            TableKind::LiveAndHistory if table.name == profile::NAME => {
+                Some(profile::merged(self.live.clone(), self.view(table))?)
+            }
+            // A table whose definition has come before its view.
+            TableKind::Live | TableKind::LiveAndHistory => None,
+        })
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for TenantSchema {
+    fn table_names(&self) -> Vec<String> {
+        TABLES.iter().map(|table| table.name.to_owned()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let Some(table) = table(name) else { return Ok(None) };
+        let mut made = self.made.lock();
+        if let Some(provider) = made.get(table.name) {
+            return Ok(Some(provider.clone()));
+        }
+        let provider = self.make(table)?;
+        if let Some(provider) = &provider {
+            made.insert(table.name, provider.clone());
+        }
+        Ok(provider)
+    }
+
+    async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        Ok(table(name).map(|_| TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        table(name).is_some()
+    }
+}

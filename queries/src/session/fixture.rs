@@ -1,0 +1,214 @@
+//! A small district for tests: four meters, some history in the "lake", some in the tail, live views at the same moment.
+//!
+//! 2026-11-17, UTC. Meters m-0 to m-3, on partitions 0 to 3. Power consumed (l1, kW) and voltage (l1, V), every five minutes:
+//! 00:00, 00:05 and 00:10 are in the lake, 00:15 is in the tail. Power of m-i at step s is i + s/10, voltage 230 + i - s.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::catalog::MemTable;
+use flexmeter_model::outcome::{
+    AlertLevel, AlertRow, ClosedEpoch, Device, LatestChange, MessageHead, OutcomeCode, PartitionOutcome, ProfileCell, ProfileChange, ProfileRow,
+    Quality, Reading, ReasonCode, RejectionRow, TotalChange,
+};
+use flexmeter_model::{EventTime, HardwareId, Identifier, TenantId};
+use flexmeter_tables::alerts::AlertEncoder;
+use flexmeter_tables::dictionary::Vocabulary;
+use flexmeter_tables::load_profile::ProfileEncoder;
+use flexmeter_tables::measurements::MeasurementEncoder;
+use flexmeter_tables::rejections::RejectionEncoder;
+use flexmeter_tables::{RowEncoder, table};
+use hashbrown::HashMap;
+
+use super::{SqlLimits, SqlService};
+use crate::auth::{Principal, Role};
+use crate::catalog::{HistorySource, HistoryView};
+use crate::live::LiveStore;
+
+/// 2026-11-17T00:00:00Z, in microseconds.
+pub(crate) const MIDNIGHT_US: i64 = 1_794_873_600_000_000;
+const MINUTE_US: i64 = 60_000_000;
+const N_METERS: u32 = 4;
+
+pub(crate) fn principal() -> Principal {
+    Principal { user: "admin".into(), tenant: tenant(), role: Role::Admin }
+}
+
+pub(crate) fn tenant() -> TenantId {
+    TenantId::new("default").unwrap()
+}
+
+pub(crate) fn power() -> Identifier {
+    Identifier::from_name(b"electricity.power.active.consumed.l1").unwrap()
+}
+
+pub(crate) fn voltage() -> Identifier {
+    Identifier::from_name(b"electricity.voltage.rms.l1").unwrap()
+}
+
+pub(crate) fn minute(minute: i64) -> EventTime {
+    EventTime::from_micros(MIDNIGHT_US + minute * MINUTE_US)
+}
+
+pub(crate) fn meter(i: u32) -> Arc<Device> {
+    let hardware_id = HardwareId::new(&format!("m-{i}")).unwrap();
+    Arc::new(Device { partition: i, index: 0, tenant: tenant(), hardware_id })
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeHistory {
+    views: HashMap<&'static str, HistoryView>,
+}
+
+impl HistorySource for FakeHistory {
+    fn view(&self, tenant_asked: &TenantId, table: &str) -> HistoryView {
+        if *tenant_asked == tenant() { self.views.get(table).cloned().unwrap_or_default() } else { HistoryView::default() }
+    }
+}
+
+/// The batch as a lake would give it: string views, a day column in front, comments in the metadata.
+fn committed(batch: &RecordBatch) -> Arc<MemTable> {
+    let mut fields = vec![Field::new("day", DataType::Date32, false)];
+    let mut columns = vec![arrow::array::new_null_array(&DataType::Date32, batch.num_rows())];
+    fields[0] = fields[0].clone().with_nullable(true);
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let data_type = match field.data_type() {
+            DataType::Utf8 | DataType::Dictionary(..) => DataType::Utf8View,
+            other => other.clone(),
+        };
+        columns.push(cast(column, &data_type).unwrap());
+        fields.push(Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone()));
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+    Arc::new(MemTable::try_new(schema, vec![vec![batch]]).unwrap())
+}
+
+fn view(lake: &RecordBatch, tail: Vec<RecordBatch>) -> HistoryView {
+    HistoryView { committed: Some(committed(lake)), tail }
+}
+
+fn measurements(steps: std::ops::Range<i64>) -> RecordBatch {
+    let mut encoder = MeasurementEncoder::new(&Vocabulary::new());
+    for step in steps {
+        for i in 0..N_METERS {
+            let event_time = minute(5 * step);
+            let received_at = EventTime::from_micros(event_time.micros() + 2_000_000);
+            let offset = (step * 10) as u64;
+            let head = MessageHead { device: meter(i), event_time, received_at, offset, n_values: 2, quality: Quality::Good };
+            encoder.push(&head, &[power(), voltage()], &values(i, step));
+        }
+    }
+    encoder.finish().unwrap()
+}
+
+fn values(i: u32, step: i64) -> [f64; 2] {
+    [f64::from(i) + step as f64 / 10.0, 230.0 + f64::from(i) - step as f64]
+}
+
+fn profile_row(i: u32, start: i64, generation: u64, values: &[f64]) -> ProfileRow {
+    let n = values.len() as u64;
+    let cell = ProfileCell {
+        generation,
+        n,
+        mean: values.iter().sum::<f64>() / n as f64,
+        min: values.iter().copied().fold(f64::INFINITY, f64::min),
+        max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        last: values[values.len() - 1],
+        last_time: minute(start + 5 * n as i64 - 5),
+    };
+    ProfileRow { device: meter(i), window_start: minute(start), identifier: power(), cell, offset: 0 }
+}
+
+fn profiles(rows: &[ProfileRow]) -> RecordBatch {
+    let mut encoder = ProfileEncoder::new(&Vocabulary::new());
+    rows.iter().for_each(|row| encoder.push(row));
+    encoder.finish().unwrap()
+}
+
+pub(crate) fn history() -> FakeHistory {
+    let mut views = HashMap::new();
+    views.insert("measurements", view(&measurements(0..3), vec![measurements(3..4)]));
+    // Window 00:00 of m-0 was written twice (2, then 3 readings); m-1 has two generations there; m-2 is only in the tail.
+    let lake = profiles(&[
+        profile_row(0, 0, 1, &[0.0, 0.1]),
+        profile_row(0, 0, 1, &[0.0, 0.1, 0.2]),
+        profile_row(1, 0, 1, &[1.0, 1.1]),
+        profile_row(1, 0, 9, &[1.2]),
+    ]);
+    views.insert("load_profile_15m", view(&lake, vec![profiles(&[profile_row(2, 0, 1, &[2.0, 2.1, 2.2])])]));
+    let alert = |i: u32, at: i64, level, metadata: &[(&str, &str)]| AlertRow {
+        device: meter(i),
+        alert_type: "power.lastgasp".to_owned(),
+        level,
+        message: format!("meter {i}"),
+        metadata: metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        event_time: minute(at),
+        received_at: minute(at),
+        offset: at as u64,
+    };
+    let alerts = |rows: &[AlertRow]| {
+        let mut encoder = AlertEncoder::default();
+        rows.iter().for_each(|row| encoder.push(row));
+        encoder.finish().unwrap()
+    };
+    let lake = alerts(&[alert(0, 1, AlertLevel::Critical, &[("cause", "fuse")])]);
+    views.insert("alerts", view(&lake, vec![alerts(&[alert(1, 2, AlertLevel::Info, &[])])]));
+    let mut rejections = RejectionEncoder::default();
+    let rejection = |hardware_id: Option<&str>, reason, offset| RejectionRow {
+        tenant: tenant(),
+        hardware_id: hardware_id.map(|id| HardwareId::new(id).unwrap()),
+        reason,
+        detail: "as the test wants it".to_owned(),
+        payload: "{".to_owned(),
+        received_at: minute(1),
+        offset,
+    };
+    rejections.push(0, &rejection(None, ReasonCode::MalformedJson, 1));
+    rejections.push(0, &rejection(Some("m-0"), ReasonCode::OutOfRange, 2));
+    views.insert("rejections", view(&rejections.finish().unwrap(), Vec::new()));
+    FakeHistory { views }
+}
+
+/// The live views after the reading of 00:15: the newest values, and the windows 00:00 (of m-0 and m-3 only) and 00:15.
+pub(crate) fn live() -> LiveStore {
+    let store = LiveStore::new();
+    let mut partitions = Vec::new();
+    for i in 0..N_METERS {
+        let mut out = PartitionOutcome { partition: i, log_time: minute(15), ..PartitionOutcome::default() };
+        for (identifier, value) in [power(), voltage()].into_iter().zip(values(i, 3)) {
+            let new = Some(Reading { event_time: minute(15), value });
+            out.latest.push(LatestChange { device: meter(i), identifier, old: None, new });
+        }
+        let mut windows = vec![profile_row(i, 15, 7, &[values(i, 3)[0]])];
+        if i == 0 || i == 3 {
+            // m-0's is newer than the lake's by one late reading
+            let late = if i == 0 { vec![0.0, 0.1, 0.2, 4.0] } else { vec![3.0, 3.1, 3.2] };
+            windows.push(profile_row(i, 0, 1, &late));
+        }
+        for row in windows {
+            let ProfileRow { device, window_start, identifier, cell, .. } = row;
+            out.profile.push(ProfileChange { device, window_start, identifier, old: None, new: Some(cell) });
+        }
+        partitions.push(out);
+    }
+    let totals = vec![TotalChange { tenant: tenant(), code: OutcomeCode::Accepted, total: 16 }];
+    store.apply(&ClosedEpoch { epoch: 1, partitions, totals });
+    store
+}
+
+pub(crate) fn service_with(limits: SqlLimits) -> SqlService {
+    SqlService::new(Arc::new(live()), Arc::new(history()), limits).unwrap()
+}
+
+pub(crate) fn service() -> SqlService {
+    service_with(SqlLimits::default())
+}
+
+#[test]
+fn the_fixture_is_on_the_day_it_says() {
+    assert_eq!(minute(0).to_string(), "2026-11-17T00:00:00Z");
+    assert!(table("measurements").is_some());
+}
