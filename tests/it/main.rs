@@ -13,6 +13,7 @@ mod ledger;
 mod mqtt;
 mod readme;
 mod recording;
+mod reference;
 mod server;
 mod street;
 
