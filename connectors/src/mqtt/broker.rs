@@ -75,7 +75,10 @@ impl Broker {
     pub async fn start(config: MqttConfig, log: Arc<dyn InboundLog>, logins: Logins) -> Result<Self, MqttError> {
         check(&config, &logins)?;
         let tenants = config.tenants.iter().map(|name| {
-            TenantId::new(name).map_err(|source| MqttError::Tenant { name: name.clone(), source })
+            TenantId::new(name).map_err(|source| MqttError::Tenant {
+                name: name.clone(),
+                source,
+            })
         });
         let tenants: HashSet<TenantId> = tenants.collect::<Result<_, _>>()?;
         let (plain, local_addr) = bind(&config, config.listen)?;
@@ -89,12 +92,20 @@ impl Broker {
 
         let max_sessions = isize::try_from(config.max_connections).unwrap_or(isize::MAX);
         // rmqtt's own overload check refuses clients by the machine's load average; our brake is the log.
-        let context = ServerContext::new().busy_check_enable(false).mqtt_max_sessions(max_sessions).build().await;
+        let context = ServerContext::new()
+            .busy_check_enable(false)
+            .mqtt_max_sessions(max_sessions)
+            .build()
+            .await;
         *context.extends.retain_mut().await = Box::new(Retained::default());
         *context.extends.shared_subscription_mut().await = Box::new(InTurns::default());
         let gate = Gate::new(logins, tenants, log);
         gate.install(&context).await;
-        let server = listeners.into_iter().fold(MqttServer::new(context.clone()), |server, (id, listener)| server.listener_by_id(listener, id));
+        let server = listeners
+            .into_iter()
+            .fold(MqttServer::new(context.clone()), |server, (id, listener)| {
+                server.listener_by_id(listener, id)
+            });
         let server = server.build();
         let accepting = tokio::spawn(async move {
             if let Err(error) = server.run().await {
@@ -102,7 +113,13 @@ impl Broker {
             }
         });
         tracing::info!(%local_addr, ?tls_addr, "MQTT broker listens");
-        Ok(Self { context, gate, local_addr, tls_addr, accepting })
+        Ok(Self {
+            context,
+            gate,
+            local_addr,
+            tls_addr,
+            accepting,
+        })
     }
 
     /// Address of the plain listener.
@@ -128,16 +145,29 @@ impl Broker {
     /// # Errors
     /// [`MqttError::Publish`] when the topic is not one of the platform's, or there is no room for another retained message.
     pub async fn publish(&self, topic: &str, payload: Bytes, retain: bool, qos: Qos) -> Result<(), MqttError> {
-        let failed = |reason: String| MqttError::Publish { topic: topic.to_owned(), reason };
+        let failed = |reason: String| MqttError::Publish {
+            topic: topic.to_owned(),
+            reason,
+        };
         if !matches!(Topic::parse(topic), Topic::Commands { .. } | Topic::Grid { .. }) {
             return Err(failed("it is no command or grid topic".to_owned()));
         }
         let topic = topic.into();
-        let packet = PublishPacket { dup: false, retain, qos: qos.into(), topic, packet_id: None, payload, properties: None };
+        let packet = PublishPacket {
+            dup: false,
+            retain,
+            qos: qos.into(),
+            topic,
+            packet_id: None,
+            payload,
+            properties: None,
+        };
         let packet = Publish::from(packet).create_time(rmqtt::utils::timestamp_millis());
         let sender = Sender::from_system(Id::from(self.context.node.id(), "flexmeter".into()));
         let expiry = retain.then_some(Duration::ZERO);
-        SessionState::forwards(&self.context, sender, packet, false, expiry).await.map_err(|error| failed(error.to_string()))
+        SessionState::forwards(&self.context, sender, packet, false, expiry)
+            .await
+            .map_err(|error| failed(error.to_string()))
     }
 
     /// Stops accepting, refuses what comes in, lets running appends finish and acknowledge, ends the sessions. Wills are not
@@ -156,7 +186,10 @@ impl Broker {
         let n_sessions = ended.len();
         // A session answers after the publish it is working on.
         if tokio::time::timeout(STOP_WAIT, futures::future::join_all(ended)).await.is_err() {
-            tracing::warn!(n_sessions, "some MQTT sessions did not end in time; their last publishes are not acknowledged");
+            tracing::warn!(
+                n_sessions,
+                "some MQTT sessions did not end in time; their last publishes are not acknowledged"
+            );
         }
     }
 }
@@ -213,20 +246,39 @@ fn builder(config: &MqttConfig, addr: SocketAddr) -> Builder {
 }
 
 fn bind(config: &MqttConfig, addr: SocketAddr) -> Result<(Listener, SocketAddr), MqttError> {
-    let failed = |error: rmqtt::Error| MqttError::Bind { addr, reason: error.to_string() };
+    let failed = |error: rmqtt::Error| MqttError::Bind {
+        addr,
+        reason: error.to_string(),
+    };
     let listener = builder(config, addr).bind().and_then(Listener::tcp).map_err(failed)?;
     let local_addr = listener.local_addr().map_err(failed)?;
     Ok((listener, local_addr))
 }
 
 fn bind_tls(config: &MqttConfig, addr: SocketAddr) -> Result<(Listener, SocketAddr), MqttError> {
-    let cert_file = config.tls_cert_file.as_deref().ok_or(MqttError::TlsFileMissing { key: "tls_cert_file" })?;
-    let key_file = config.tls_key_file.as_deref().ok_or(MqttError::TlsFileMissing { key: "tls_key_file" })?;
+    let cert_file = config
+        .tls_cert_file
+        .as_deref()
+        .ok_or(MqttError::TlsFileMissing { key: "tls_cert_file" })?;
+    let key_file = config
+        .tls_key_file
+        .as_deref()
+        .ok_or(MqttError::TlsFileMissing { key: "tls_key_file" })?;
     let text = |path: &Path| Some(path.display().to_string());
     let bound = builder(config, addr).tls_cert(text(cert_file)).tls_key(text(key_file)).bind();
-    let bound = bound.map_err(|error| MqttError::Bind { addr, reason: error.to_string() })?;
-    let tls = |error: rmqtt::Error| MqttError::Tls { cert_file: cert_file.into(), key_file: key_file.into(), reason: format!("{error:#}") };
+    let bound = bound.map_err(|error| MqttError::Bind {
+        addr,
+        reason: error.to_string(),
+    })?;
+    let tls = |error: rmqtt::Error| MqttError::Tls {
+        cert_file: cert_file.into(),
+        key_file: key_file.into(),
+        reason: format!("{error:#}"),
+    };
     let listener = bound.tls().map_err(tls)?;
-    let local_addr = listener.local_addr().map_err(|error| MqttError::Bind { addr, reason: error.to_string() })?;
+    let local_addr = listener.local_addr().map_err(|error| MqttError::Bind {
+        addr,
+        reason: error.to_string(),
+    })?;
     Ok((listener, local_addr))
 }

@@ -35,7 +35,13 @@ impl Claims {
             claim.since = now;
             return true;
         }
-        claims.insert(client_id.to_owned(), Claim { owner: owner.to_owned(), since: now });
+        claims.insert(
+            client_id.to_owned(),
+            Claim {
+                owner: owner.to_owned(),
+                since: now,
+            },
+        );
         true
     }
 

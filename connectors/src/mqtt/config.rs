@@ -79,7 +79,9 @@ impl Default for MqttConfig {
 #[non_exhaustive]
 pub enum MqttError {
     /// Without TLS, only this machine may connect.
-    #[error("mqtt.listen {addr} is beyond loopback without TLS; listen on 127.0.0.1, or set mqtt.tls_listen, tls_cert_file and tls_key_file")]
+    #[error(
+        "mqtt.listen {addr} is beyond loopback without TLS; listen on 127.0.0.1, or set mqtt.tls_listen, tls_cert_file and tls_key_file"
+    )]
     PlaintextBeyondLoopback {
         /// The address asked for.
         addr: SocketAddr,

@@ -32,7 +32,14 @@ fn oversized(filing: &Filing<'_>, redelivered: bool, payload: &Bytes) -> NewReco
 }
 
 fn record(filing: &Filing<'_>, kind: RecordKind, hardware_id: String, redelivered: bool, payload: Bytes) -> NewRecord {
-    NewRecord { kind, tenant: filing.tenant.clone(), hardware_id, bound: filing.bound, redelivered, payload }
+    NewRecord {
+        kind,
+        tenant: filing.tenant.clone(),
+        hardware_id,
+        bound: filing.bound,
+        redelivered,
+        payload,
+    }
 }
 
 #[cfg(test)]
@@ -42,13 +49,21 @@ mod tests {
     use super::*;
 
     fn filing(hardware_id: &str, bound: bool) -> Filing<'_> {
-        Filing { kind: RecordKind::Message, tenant: TenantId::new("default").unwrap(), hardware_id, bound }
+        Filing {
+            kind: RecordKind::Message,
+            tenant: TenantId::new("default").unwrap(),
+            hardware_id,
+            bound,
+        }
     }
 
     fn check(filing: &Filing<'_>, payload: &str, expected: &[(&str, &str)]) {
         let payload = Bytes::copy_from_slice(payload.as_bytes());
         let got = records(filing, false, &payload);
-        let got: Vec<_> = got.iter().map(|r| (r.hardware_id.as_str(), std::str::from_utf8(&r.payload).unwrap())).collect();
+        let got: Vec<_> = got
+            .iter()
+            .map(|r| (r.hardware_id.as_str(), std::str::from_utf8(&r.payload).unwrap()))
+            .collect();
         assert_eq!(got, expected);
     }
 
@@ -62,22 +77,34 @@ mod tests {
     #[test]
     fn a_payload_without_a_usable_id_is_filed_under_its_topic() {
         check(&filing("gw", false), "{}", &[("gw", "{}")]);
-        check(&filing("gw", false), r#"{"hardwareId":"a b"}"#, &[("gw", r#"{"hardwareId":"a b"}"#)]);
+        check(
+            &filing("gw", false),
+            r#"{"hardwareId":"a b"}"#,
+            &[("gw", r#"{"hardwareId":"a b"}"#)],
+        );
         check(&filing("", false), "nonsense", &[("", "nonsense")]);
     }
 
     #[test]
     fn a_device_is_filed_under_its_login() {
-        check(&filing("m-1", true), r#"{"hardwareId":"m-2"}"#, &[("m-1", r#"{"hardwareId":"m-2"}"#)]);
+        check(
+            &filing("m-1", true),
+            r#"{"hardwareId":"m-2"}"#,
+            &[("m-1", r#"{"hardwareId":"m-2"}"#)],
+        );
     }
 
     #[test]
     fn the_largest_payload_passes_and_one_byte_more_is_oversized() {
         let largest = Bytes::from(vec![b'x'; PAYLOAD_LEN_MAX]);
         let records_of = |payload: &Bytes| records(&filing("m-1", true), true, payload);
-        let [record] = &records_of(&largest)[..] else { panic!("one record") };
+        let [record] = &records_of(&largest)[..] else {
+            panic!("one record")
+        };
         assert_eq!((record.kind, record.payload.len()), (RecordKind::Message, PAYLOAD_LEN_MAX));
-        let [record] = &records_of(&Bytes::from(vec![b'x'; PAYLOAD_LEN_MAX + 1]))[..] else { panic!("one record") };
+        let [record] = &records_of(&Bytes::from(vec![b'x'; PAYLOAD_LEN_MAX + 1]))[..] else {
+            panic!("one record")
+        };
         assert_eq!((record.kind, record.payload.len()), (RecordKind::Oversized, OVERSIZED_KEPT_LEN));
         assert!(record.redelivered && record.bound && record.hardware_id == "m-1");
     }

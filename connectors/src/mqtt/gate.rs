@@ -155,7 +155,11 @@ impl Gate {
         }
         let (logins, tenants) = (self.logins.clone(), self.tenants.clone());
         let (user, password) = (connect.username().cloned(), connect.password().cloned());
-        let check = move || logins.check(&tenants, user.as_ref().map(AsRef::as_ref), password.as_deref()).is_some();
+        let check = move || {
+            logins
+                .check(&tenants, user.as_ref().map(AsRef::as_ref), password.as_deref())
+                .is_some()
+        };
         tokio::task::spawn_blocking(check).await.unwrap_or(false)
     }
 
@@ -167,7 +171,8 @@ impl Gate {
             None => None,
         };
         let session_owner = session.and_then(|session| owner_of(&self.logins, &session.id));
-        self.claims.claim(&id.client_id, &owner, session_owner.as_deref(), Instant::now(), HANDSHAKE_WAIT)
+        self.claims
+            .claim(&id.client_id, &owner, session_owner.as_deref(), Instant::now(), HANDSHAKE_WAIT)
     }
 
     fn release(&self, id: &Id) {
@@ -178,7 +183,9 @@ impl Gate {
 
     fn may_subscribe(&self, session: &Session, subscribe: &Subscribe) -> bool {
         let shared = subscribe.opts.has_shared_group();
-        self.logins.speaker(session.username().map(AsRef::as_ref)).is_some_and(|s| rules::may_subscribe(s, &subscribe.topic_filter, shared))
+        self.logins
+            .speaker(session.username().map(AsRef::as_ref))
+            .is_some_and(|s| rules::may_subscribe(s, &subscribe.topic_filter, shared))
     }
 
     fn verdict<'a>(&'a self, session: &'a Session, topic: &'a str) -> Verdict<'a> {
@@ -213,7 +220,11 @@ impl Gate {
         let stored = match log {
             Some(log) => {
                 let records = filing::records(filing, redelivered, payload);
-                if records.is_empty() { Ok(()) } else { log.append(records).await.map(drop).map_err(NotStored::from) }
+                if records.is_empty() {
+                    Ok(())
+                } else {
+                    log.append(records).await.map(drop).map_err(NotStored::from)
+                }
             }
             None => Err(NotStored::Stopping),
         };
@@ -245,7 +256,9 @@ impl Gate {
         if !is_will && !publish.retain {
             return None;
         }
-        let Verdict::Store(filing) = self.verdict(session?, &publish.topic) else { return None };
+        let Verdict::Store(filing) = self.verdict(session?, &publish.topic) else {
+            return None;
+        };
         if is_will {
             // Nobody waits for an answer to a will; a failure has been counted and logged.
             let _ = self.store(&filing, false, &publish.payload).await;
@@ -288,9 +301,10 @@ impl Handler for Hooks {
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 (false, Some(HookResult::PublishAclResult(gate.publish(session, publish).await)))
             }
-            Parameter::MessagePublish(session, from, publish) => {
-                (true, gate.before_publish(*session, from.typ(), publish).await.map(HookResult::Publish))
-            }
+            Parameter::MessagePublish(session, from, publish) => (
+                true,
+                gate.before_publish(*session, from.typ(), publish).await.map(HookResult::Publish),
+            ),
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
                 let answer = if gate.may_subscribe(session, subscribe) {
                     SubscribeAclResult::new_success(subscribe.opts.qos(), None)

@@ -50,7 +50,9 @@ impl PlatformKey {
     }
 
     fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC takes keys of any length") };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            unreachable!("HMAC takes keys of any length")
+        };
         for part in parts {
             mac.update(part);
         }
@@ -132,7 +134,11 @@ impl Logins {
     /// Devices by the platform key, administrators by `admin`.
     #[must_use]
     pub fn secure(key: PlatformKey, admin: AdminCheck) -> Self {
-        Self(Mode::Secure(Arc::new(Secure { key, admin, admin_passed: Mutex::new(None) })))
+        Self(Mode::Secure(Arc::new(Secure {
+            key,
+            admin,
+            admin_passed: Mutex::new(None),
+        })))
     }
 
     /// Whether any login is taken.
@@ -153,7 +159,9 @@ impl Logins {
     /// Who logs in, or `None` when the login is not good. May take as long as a password hash.
     #[must_use]
     pub fn check<'a>(&self, tenants: &HashSet<TenantId>, user: Option<&'a str>, password: Option<&[u8]>) -> Option<Speaker<'a>> {
-        let Mode::Secure(secure) = &self.0 else { return Some(Speaker::Anyone) };
+        let Mode::Secure(secure) = &self.0 else {
+            return Some(Speaker::Anyone);
+        };
         let (user, password) = (user?, password?);
         let speaker = speaker(user)?;
         let good = match speaker {
@@ -203,12 +211,19 @@ mod tests {
     }
 
     fn check(user: &str, password: &str, expected: Option<Speaker<'_>>) {
-        assert_eq!(logins().check(&tenants(), Some(user), Some(password.as_bytes())), expected, "{user} {password}");
+        assert_eq!(
+            logins().check(&tenants(), Some(user), Some(password.as_bytes())),
+            expected,
+            "{user} {password}"
+        );
     }
 
     #[test]
     fn a_device_logs_in_with_the_password_of_its_own_name() {
-        let m1 = Speaker::Device { tenant: "default", hardware_id: "m-1" };
+        let m1 = Speaker::Device {
+            tenant: "default",
+            hardware_id: "m-1",
+        };
         let password = device_password(&key(), "default", "m-1");
         check("m-1", &password, Some(m1));
         check("default/m-1", &password, Some(m1));
@@ -217,7 +232,14 @@ mod tests {
         check("m-1", "", None);
         check("m-1", &password[1..], None);
         let north = device_password(&key(), "north", "m-1");
-        check("north/m-1", &north, Some(Speaker::Device { tenant: "north", hardware_id: "m-1" }));
+        check(
+            "north/m-1",
+            &north,
+            Some(Speaker::Device {
+                tenant: "north",
+                hardware_id: "m-1",
+            }),
+        );
     }
 
     #[test]

@@ -25,8 +25,8 @@ mod gate;
 pub mod login;
 pub mod publisher;
 mod retained;
-mod shared_subscriptions;
 pub mod rules;
+mod shared_subscriptions;
 #[cfg(test)]
 mod tests;
 pub mod topic;

@@ -25,7 +25,9 @@ struct Kept {
 
 /// A limit was reached. The publish fails: better than a subscriber that never learns what it missed.
 #[derive(Debug, thiserror::Error)]
-#[error("no more retained messages: {n_messages} with {n_bytes} bytes are kept, the limits are {RETAINED_MESSAGES_MAX} and {RETAINED_BYTES_MAX}")]
+#[error(
+    "no more retained messages: {n_messages} with {n_bytes} bytes are kept, the limits are {RETAINED_MESSAGES_MAX} and {RETAINED_BYTES_MAX}"
+)]
 struct Full {
     n_messages: usize,
     n_bytes: usize,
@@ -75,18 +77,25 @@ impl RetainStorage for Retained {
             kept.remove_expired();
         }
         if kept.is_full(len) {
-            return Err(Full { n_messages: kept.n_messages, n_bytes: kept.n_bytes }.into());
+            return Err(Full {
+                n_messages: kept.n_messages,
+                n_bytes: kept.n_bytes,
+            }
+            .into());
         }
         kept.n_messages += 1;
         kept.n_bytes += len;
-        kept.tree.insert(&topic, TimedValue::new(retain, expiry.filter(|expiry| !expiry.is_zero())));
+        kept.tree
+            .insert(&topic, TimedValue::new(retain, expiry.filter(|expiry| !expiry.is_zero())));
         Ok(())
     }
 
     async fn get(&self, filter: &TopicFilter) -> rmqtt::Result<Vec<(TopicName, Retain)>> {
         let matching = self.0.read().tree.matches(&Topic::from_str(filter)?);
         let alive = matching.into_iter().filter(|(_, kept)| !kept.is_expired());
-        Ok(alive.map(|(topic, kept)| (TopicName::from(topic.to_string()), kept.into_value())).collect())
+        Ok(alive
+            .map(|(topic, kept)| (TopicName::from(topic.to_string()), kept.into_value()))
+            .collect())
     }
 
     async fn count(&self) -> isize {
@@ -116,7 +125,17 @@ mod tests {
             properties: None,
         };
         let from = From::from_system(Id::from(1, "test".into()));
-        store.set(&topic.into(), Retain { msg_id: None, from, publish: publish.into() }, None).await
+        store
+            .set(
+                &topic.into(),
+                Retain {
+                    msg_id: None,
+                    from,
+                    publish: publish.into(),
+                },
+                None,
+            )
+            .await
     }
 
     #[tokio::test]

@@ -71,7 +71,10 @@ pub fn publish<'a>(tenants: &HashSet<TenantId>, speaker: Speaker<'a>, topic: &'a
         Topic::Free if speaker == Speaker::Anyone => Verdict::Forward,
         Topic::Free => refuse(Refusal::Forbidden),
         Topic::Events { tenant, hardware_id } => match speaker {
-            Speaker::Device { tenant: own, hardware_id: id } if (own, id) != (tenant, hardware_id) => refuse(Refusal::Forbidden),
+            Speaker::Device {
+                tenant: own,
+                hardware_id: id,
+            } if (own, id) != (tenant, hardware_id) => refuse(Refusal::Forbidden),
             _ => store(tenants, speaker, RecordKind::Message, tenant, hardware_id),
         },
         Topic::LegacyInput { batch } => {
@@ -94,7 +97,12 @@ fn store<'a>(tenants: &HashSet<TenantId>, speaker: Speaker<'a>, kind: RecordKind
     match tenants.get(tenant) {
         Some(tenant) => {
             let bound = matches!(speaker, Speaker::Device { .. });
-            Verdict::Store(Filing { kind, tenant: tenant.clone(), hardware_id, bound })
+            Verdict::Store(Filing {
+                kind,
+                tenant: tenant.clone(),
+                hardware_id,
+                bound,
+            })
         }
         None => Verdict::Refuse(Refusal::UnknownTenant),
     }
@@ -106,9 +114,10 @@ pub fn may_subscribe(speaker: Speaker<'_>, filter: &str, shared: bool) -> bool {
     let root = filter.split('/').next().unwrap_or_default();
     match speaker {
         // Topic::parse refuses wildcards, so what passes is one literal topic.
-        Speaker::Device { tenant: own, hardware_id: id } => {
-            !shared && matches!(Topic::parse(filter), Topic::Commands { tenant, hardware_id } if (tenant, hardware_id) == (own, id))
-        }
+        Speaker::Device {
+            tenant: own,
+            hardware_id: id,
+        } => !shared && matches!(Topic::parse(filter), Topic::Commands { tenant, hardware_id } if (tenant, hardware_id) == (own, id)),
         Speaker::Admin => matches!(root, ROOT | LEGACY_ROOT),
         Speaker::Anyone => root != "$SYS",
     }
@@ -118,8 +127,14 @@ pub fn may_subscribe(speaker: Speaker<'_>, filter: &str, shared: bool) -> bool {
 mod tests {
     use super::*;
 
-    const M1: Speaker<'_> = Speaker::Device { tenant: "default", hardware_id: "m-1" };
-    const NORTH: Speaker<'_> = Speaker::Device { tenant: "north", hardware_id: "m-1" };
+    const M1: Speaker<'_> = Speaker::Device {
+        tenant: "default",
+        hardware_id: "m-1",
+    };
+    const NORTH: Speaker<'_> = Speaker::Device {
+        tenant: "north",
+        hardware_id: "m-1",
+    };
 
     fn tenants() -> HashSet<TenantId> {
         ["default", "north"].iter().map(|t| TenantId::new(t).unwrap()).collect()
@@ -216,7 +231,13 @@ mod tests {
 
     #[test]
     fn the_platforms_services_subscribe_below_our_roots() {
-        for filter in ["flexmeter/#", "flexmeter/+/+/events", "flexmeter/default/+/events", "SiteWhere/#", "$share/g/flexmeter/#"] {
+        for filter in [
+            "flexmeter/#",
+            "flexmeter/+/+/events",
+            "flexmeter/default/+/events",
+            "SiteWhere/#",
+            "$share/g/flexmeter/#",
+        ] {
             check_filter(Speaker::Admin, filter, true);
         }
         for filter in ["#", "+/default/m-1/events", "$SYS/#", "building/#", "$share/g/#"] {

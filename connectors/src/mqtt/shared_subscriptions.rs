@@ -8,7 +8,13 @@ use rmqtt::context::ServerContext;
 use rmqtt::subscribe::SharedSubscription;
 use rmqtt::types::{ClientId, Id, IsOnline, NodeId, SharedGroup, SubscriptionIdentifier, SubscriptionOptions, TopicName};
 
-type Member = (NodeId, ClientId, SubscriptionOptions, Option<Vec<SubscriptionIdentifier>>, Option<IsOnline>);
+type Member = (
+    NodeId,
+    ClientId,
+    SubscriptionOptions,
+    Option<Vec<SubscriptionIdentifier>>,
+    Option<IsOnline>,
+);
 
 /// Chooses in turns among the members that are connected; when none is, among all.
 #[derive(Default)]
@@ -20,14 +26,7 @@ impl SharedSubscription for InTurns {
         true
     }
 
-    async fn choice(
-        &self,
-        _: &ServerContext,
-        _: &SharedGroup,
-        _: &Id,
-        _: &TopicName,
-        members: &[Member],
-    ) -> Option<(usize, IsOnline)> {
+    async fn choice(&self, _: &ServerContext, _: &SharedGroup, _: &Id, _: &TopicName, members: &[Member]) -> Option<(usize, IsOnline)> {
         let first = self.0.fetch_add(1, Ordering::Relaxed).checked_rem(members.len())?;
         let is_online = |i: &usize| members[*i].4.unwrap_or(false);
         let mut in_turn = (first..members.len()).chain(0..first);

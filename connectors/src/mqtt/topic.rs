@@ -61,9 +61,10 @@ impl<'a> Topic<'a> {
             },
             (LEGACY_ROOT, (Some("input"), Some("json"), None, None)) => Self::LegacyInput { batch: false },
             (LEGACY_ROOT, (Some("input"), Some("jsonbatch"), None, None)) => Self::LegacyInput { batch: true },
-            (LEGACY_ROOT, (Some("commands"), Some(hardware_id), None, None)) if is_id(hardware_id) => {
-                Self::Commands { tenant: DEFAULT_TENANT, hardware_id }
-            }
+            (LEGACY_ROOT, (Some("commands"), Some(hardware_id), None, None)) if is_id(hardware_id) => Self::Commands {
+                tenant: DEFAULT_TENANT,
+                hardware_id,
+            },
             (ROOT | LEGACY_ROOT | "$SYS" | "$share", _) => Self::Invalid,
             _ => Self::Free,
         }
@@ -89,12 +90,30 @@ mod tests {
 
     #[test]
     fn the_topics_of_the_contract_are_known() {
-        check("flexmeter/default/m-1/events", Topic::Events { tenant: "default", hardware_id: "m-1" });
-        check("flexmeter/north/m-1/commands", Topic::Commands { tenant: "north", hardware_id: "m-1" });
+        check(
+            "flexmeter/default/m-1/events",
+            Topic::Events {
+                tenant: "default",
+                hardware_id: "m-1",
+            },
+        );
+        check(
+            "flexmeter/north/m-1/commands",
+            Topic::Commands {
+                tenant: "north",
+                hardware_id: "m-1",
+            },
+        );
         check("flexmeter/north/grid/mv1/lv07/estimate", Topic::Grid { tenant: "north" });
         check("SiteWhere/input/json", Topic::LegacyInput { batch: false });
         check("SiteWhere/input/jsonbatch", Topic::LegacyInput { batch: true });
-        check("SiteWhere/commands/m-1", Topic::Commands { tenant: "default", hardware_id: "m-1" });
+        check(
+            "SiteWhere/commands/m-1",
+            Topic::Commands {
+                tenant: "default",
+                hardware_id: "m-1",
+            },
+        );
         check("building/7/temperature", Topic::Free);
         check("/", Topic::Free);
     }
@@ -120,7 +139,7 @@ mod tests {
             "flexmeter/default/grid/../x",
             "flexmeter/default/grid/estimate",
             "flexmeter/default/m 1/events",
-            "flexmeter/default/m\01/events",
+            "flexmeter/default/m\0x/events",
             "flexmeter/default/+/events",
             "flexmeter/#",
             "#",

@@ -81,7 +81,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Makes the first connection, so that a wrong address or password is an error of the caller.
     pub(super) async fn connect(target: Arc<Target>, client_id: String, inflight_max: usize, sends_max: u32) -> Result<Self, PublishError> {
-        let jitter = client_id.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let jitter = client_id.bytes().fold(u64::from(std::process::id()), |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(u64::from(byte))
+        });
         let mut connection = Self {
             target,
             client_id,
@@ -98,7 +100,12 @@ impl Connection {
         match connection.handshake().await {
             Ok(stream) => connection.stream = Some(stream),
             Err(End::Refused(error)) => return Err(error),
-            Err(End::Lost(reason)) => return Err(PublishError::Connect { address: connection.target.address(), reason }),
+            Err(End::Lost(reason)) => {
+                return Err(PublishError::Connect {
+                    address: connection.target.address(),
+                    reason,
+                });
+            }
             Err(End::Closed) => return Err(PublishError::Closed),
         }
         Ok(connection)
@@ -149,7 +156,11 @@ impl Connection {
         stream.set_nodelay(true)?;
         self.input.clear();
         self.output.clear();
-        let login = self.target.login.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
+        let login = self
+            .target
+            .login
+            .as_ref()
+            .map(|(user, password)| (user.as_str(), password.as_str()));
         wire::put_connect(&mut self.output, &self.client_id, login, KEEP_ALIVE_S);
         stream.write_all_buf(&mut self.output).await?;
         loop {
@@ -157,7 +168,10 @@ impl Connection {
                 Ok(Some(Incoming::ConnAck(0))) => return Ok(stream),
                 Ok(Some(Incoming::ConnAck(SERVER_UNAVAILABLE))) => return Err(End::Lost("the server is unavailable".to_owned())),
                 Ok(Some(Incoming::ConnAck(code))) => {
-                    return Err(End::Refused(PublishError::Refused { address: self.target.address(), code }));
+                    return Err(End::Refused(PublishError::Refused {
+                        address: self.target.address(),
+                        code,
+                    }));
                 }
                 Ok(Some(_)) => return Err(End::Lost("the broker did not begin with CONNACK".to_owned())),
                 Ok(None) => {}
@@ -251,10 +265,15 @@ impl Connection {
             match wire::take(&mut self.input) {
                 Ok(Some(Incoming::PubAck(id))) => {
                     // Brokers acknowledge in order, so it is nearly always the first.
-                    let Some(at) = self.inflight.iter().position(|(number, _)| packet_id(*number) == id) else { continue };
+                    let Some(at) = self.inflight.iter().position(|(number, _)| packet_id(*number) == id) else {
+                        continue;
+                    };
                     self.is_fruitful = true;
                     if let Some((_, message)) = self.inflight.remove(at) {
-                        let acked = Acked { sent_at: message.sent_at.unwrap_or(now), acked_at: now };
+                        let acked = Acked {
+                            sent_at: message.sent_at.unwrap_or(now),
+                            acked_at: now,
+                        };
                         // The caller may have stopped waiting.
                         let _ = message.done.send(Ok(acked));
                     }
@@ -276,7 +295,10 @@ impl Connection {
             for (_, message) in &mut self.inflight {
                 message.sends = 1;
             }
-            let _ = oldest.done.send(Err(PublishError::NotAcknowledged { topic: oldest.topic.into(), sends: oldest.sends }));
+            let _ = oldest.done.send(Err(PublishError::NotAcknowledged {
+                topic: oldest.topic.into(),
+                sends: oldest.sends,
+            }));
         }
     }
 
@@ -289,7 +311,10 @@ impl Connection {
 
     /// Between half of `wait` and all of it, so that several hundred connections do not come back in one instant.
     fn jittered(&mut self, wait: Duration) -> Duration {
-        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.jitter = self
+            .jitter
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         wait / 2 + wait.mul_f64((self.jitter >> 40) as f64 / f64::from(1 << 24)) / 2
     }
 }

@@ -112,14 +112,24 @@ mod tests {
             let payload = vec![b'x'; len];
             let mut out = BytesMut::new();
             put_publish(&mut out, 513, true, "a/b", &payload);
-            let Packet::Publish(publish) = decode(out) else { panic!("no publish") };
+            let Packet::Publish(publish) = decode(out) else {
+                panic!("no publish")
+            };
             assert_eq!((publish.qos, publish.dup, publish.retain), (QoS::AtLeastOnce, true, false));
-            assert_eq!((publish.pkid, publish.topic.as_str(), &publish.payload[..]), (513, "a/b", &payload[..]));
+            assert_eq!(
+                (publish.pkid, publish.topic.as_str(), &publish.payload[..]),
+                (513, "a/b", &payload[..])
+            );
         }
         let mut out = BytesMut::new();
         put_connect(&mut out, "client", Some(("user", "secret")), 60);
-        let Packet::Connect(connect) = decode(out) else { panic!("no connect") };
-        assert_eq!((connect.client_id.as_str(), connect.keep_alive, connect.clean_session), ("client", 60, true));
+        let Packet::Connect(connect) = decode(out) else {
+            panic!("no connect")
+        };
+        assert_eq!(
+            (connect.client_id.as_str(), connect.keep_alive, connect.clean_session),
+            ("client", 60, true)
+        );
         let login = connect.login.unwrap();
         assert_eq!((login.username.as_str(), login.password.as_str()), ("user", "secret"));
     }

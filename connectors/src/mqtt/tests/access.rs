@@ -5,7 +5,10 @@ use super::*;
 use crate::mqtt::MqttError;
 
 async fn login(house: &House, user: &str, password: &str) -> Result<Client, String> {
-    Options::new(house.broker.local_addr(), "client").login(user, password).connect().await
+    Options::new(house.broker.local_addr(), "client")
+        .login(user, password)
+        .connect()
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,7 +33,10 @@ async fn only_good_logins_connect() {
             client.disconnect().await;
         }
     }
-    assert!(Options::new(house.broker.local_addr(), "client").connect().await.is_err(), "without a login");
+    assert!(
+        Options::new(house.broker.local_addr(), "client").connect().await.is_err(),
+        "without a login"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,8 +85,15 @@ async fn a_device_subscribes_to_its_own_commands_only() {
 async fn a_will_to_a_foreign_topic_is_refused_when_the_device_connects() {
     let house = House::open().await;
     let password = device_password(&key(), "default", "m-1");
-    for topic in ["flexmeter/default/m-2/events", "flexmeter/default/m-2/commands", "building/7", "$SYS/x"] {
-        let options = Options::new(house.broker.local_addr(), "m-1").login("m-1", &password).will(topic, "x");
+    for topic in [
+        "flexmeter/default/m-2/events",
+        "flexmeter/default/m-2/commands",
+        "building/7",
+        "$SYS/x",
+    ] {
+        let options = Options::new(house.broker.local_addr(), "m-1")
+            .login("m-1", &password)
+            .will(topic, "x");
         let refused = options.connect().await.err().unwrap();
         assert!(refused.contains("NotAuthorized"), "{topic}: {refused}");
     }
@@ -91,9 +104,21 @@ async fn a_will_to_a_foreign_topic_is_refused_when_the_device_connects() {
 async fn a_client_id_in_use_belongs_to_its_login() {
     let house = House::open().await;
     let mut first = house.device_as("shared-name", "m-1").await.unwrap();
-    assert!(house.device_as("shared-name", "m-2").await.is_err(), "another device cannot take it over");
-    assert!(Options::new(house.broker.local_addr(), "shared-name").login("admin", ADMIN_PASSWORD).connect().await.is_err());
-    assert!(first.publish("flexmeter/default/m-1/events", "{}").await, "and the owner does not notice");
+    assert!(
+        house.device_as("shared-name", "m-2").await.is_err(),
+        "another device cannot take it over"
+    );
+    assert!(
+        Options::new(house.broker.local_addr(), "shared-name")
+            .login("admin", ADMIN_PASSWORD)
+            .connect()
+            .await
+            .is_err()
+    );
+    assert!(
+        first.publish("flexmeter/default/m-1/events", "{}").await,
+        "and the owner does not notice"
+    );
     let again = house.device_as("shared-name", "m-1").await.unwrap();
     first.closed().await;
     again.disconnect().await;
@@ -113,20 +138,39 @@ async fn the_session_an_absent_device_left_is_not_open_to_others() {
     let house = House::open().await;
     let keep = |user: &str| {
         let password = device_password(&key(), "default", user);
-        Options::new(house.broker.local_addr(), "kept").login(user, &password).keep_session().connect()
+        Options::new(house.broker.local_addr(), "kept")
+            .login(user, &password)
+            .keep_session()
+            .connect()
     };
     let mut owner = keep("m-1").await.unwrap();
     assert!(owner.subscribe("flexmeter/default/m-1/commands").await);
     owner.disconnect().await;
     assert!(keep("m-2").await.is_err());
-    house.broker.publish("flexmeter/default/m-1/commands", "go".into(), false, crate::mqtt::broker::Qos::AtLeastOnce).await.unwrap();
+    house
+        .broker
+        .publish(
+            "flexmeter/default/m-1/commands",
+            "go".into(),
+            false,
+            crate::mqtt::broker::Qos::AtLeastOnce,
+        )
+        .await
+        .unwrap();
     let mut owner = keep("m-1").await.unwrap();
     assert_eq!(owner.message().await.unwrap().payload, "go", "and its commands have waited");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_connection_limit_is_reached_and_says_so() {
-    let house = House::with(MqttConfig { max_connections: 2, ..config() }, secure()).await;
+    let house = House::with(
+        MqttConfig {
+            max_connections: 2,
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     let _one = house.device("m-1").await;
     let two = house.device("m-2").await;
     let refused = house.device_as("m-3", "m-3").await.err().unwrap();
@@ -149,17 +193,59 @@ async fn unsafe_settings_do_not_start() {
         Broker::start(config, Arc::new(FakeLog::default()), logins).await.err().unwrap()
     }
     let everywhere: SocketAddr = "0.0.0.0:0".parse().unwrap();
-    let plain = refused(MqttConfig { listen: everywhere, ..config() }, secure()).await;
+    let plain = refused(
+        MqttConfig {
+            listen: everywhere,
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     assert!(matches!(plain, MqttError::PlaintextBeyondLoopback { .. }), "{plain}");
-    let insecure = refused(MqttConfig { tls_listen: Some(everywhere), ..config() }, Logins::insecure()).await;
+    let insecure = refused(
+        MqttConfig {
+            tls_listen: Some(everywhere),
+            ..config()
+        },
+        Logins::insecure(),
+    )
+    .await;
     assert!(matches!(insecure, MqttError::InsecureBeyondLoopback { .. }), "{insecure}");
-    let no_cert = refused(MqttConfig { tls_listen: Some(everywhere), ..config() }, secure()).await;
+    let no_cert = refused(
+        MqttConfig {
+            tls_listen: Some(everywhere),
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     assert!(matches!(no_cert, MqttError::TlsFileMissing { .. }), "{no_cert}");
-    let tenant = refused(MqttConfig { tenants: vec!["a/b".to_owned()], ..config() }, secure()).await;
+    let tenant = refused(
+        MqttConfig {
+            tenants: vec!["a/b".to_owned()],
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     assert!(matches!(tenant, MqttError::Tenant { .. }), "{tenant}");
-    let zero = refused(MqttConfig { max_inflight: 0, ..config() }, secure()).await;
+    let zero = refused(
+        MqttConfig {
+            max_inflight: 0,
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     assert!(matches!(zero, MqttError::ZeroLimit { key: "max_inflight" }), "{zero}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let bind = refused(MqttConfig { listen: taken.local_addr().unwrap(), ..config() }, secure()).await;
+    let bind = refused(
+        MqttConfig {
+            listen: taken.local_addr().unwrap(),
+            ..config()
+        },
+        secure(),
+    )
+    .await;
     assert!(matches!(bind, MqttError::Bind { .. }), "{bind}");
 }

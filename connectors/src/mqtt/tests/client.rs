@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Packet, Publish, QoS, SubscribeReasonCode};
+use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, SubscribeReasonCode};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -16,7 +16,9 @@ pub(super) struct Options(MqttOptions);
 impl Options {
     pub(super) fn new(addr: SocketAddr, client_id: &str) -> Self {
         let mut options = MqttOptions::new(client_id, addr.ip().to_string(), addr.port());
-        options.set_max_packet_size(8 << 20, 8 << 20).set_keep_alive(Duration::from_secs(60));
+        options
+            .set_max_packet_size(8 << 20, 8 << 20)
+            .set_keep_alive(Duration::from_secs(60));
         Self(options)
     }
 
@@ -46,10 +48,19 @@ impl Options {
         let pump = tokio::spawn(async move {
             // Ends with the connection: rumqttc would connect again.
             while let Ok(event) = events.poll().await {
-                if let Event::Incoming(packet) = event
-                    && out.send(packet).is_err()
-                {
-                    break;
+                let goes_on = match event {
+                    Event::Incoming(packet) => out.send(packet).is_ok(),
+                    // After a goodbye it is the client that closes.
+                    Event::Outgoing(outgoing) => outgoing != Outgoing::Disconnect,
+                };
+                if !goes_on {
+                    return;
+                }
+            }
+            // What was read together with the end of the connection.
+            for event in events.state.events.drain(..) {
+                if let Event::Incoming(packet) = event {
+                    let _ = out.send(packet);
                 }
             }
         });
@@ -103,16 +114,17 @@ impl Client {
     /// The next message.
     pub(super) async fn message(&mut self) -> Option<Publish> {
         loop {
-            match self.next().await? {
-                Packet::Publish(publish) => return Some(publish),
-                _ => {}
+            if let Packet::Publish(publish) = self.next().await? {
+                return Some(publish);
             }
         }
     }
 
     /// The next packet; `None` when the connection has ended.
     async fn next(&mut self) -> Option<Packet> {
-        timeout(DEADLINE, self.packets.recv()).await.expect("a packet or the end of the connection")
+        timeout(DEADLINE, self.packets.recv())
+            .await
+            .expect("a packet or the end of the connection")
     }
 
     /// Whether a packet comes within `wait`.

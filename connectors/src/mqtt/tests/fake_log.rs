@@ -20,7 +20,7 @@ pub(super) enum Mode {
     /// Fails.
     Failing,
     /// Returns with the next but one tick of a clock, like a group commit that is under way.
-    Groups(Duration),
+    Groups,
 }
 
 pub(super) struct FakeLog {
@@ -37,7 +37,13 @@ pub(super) struct FakeLog {
 impl Default for FakeLog {
     fn default() -> Self {
         let mode = watch::Sender::new(Mode::Open);
-        Self { mode, begun: Mutex::default(), stored: Mutex::default(), ticks: watch::Sender::new(0), appended: watch::Sender::new(0) }
+        Self {
+            mode,
+            begun: Mutex::default(),
+            stored: Mutex::default(),
+            ticks: watch::Sender::new(0),
+            appended: watch::Sender::new(0),
+        }
     }
 }
 
@@ -56,15 +62,19 @@ impl FakeLog {
 
     /// Payloads stored, as text.
     pub(super) fn payloads(&self) -> Vec<String> {
-        self.stored.lock().iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
+        self.stored
+            .lock()
+            .iter()
+            .map(|record| String::from_utf8_lossy(&record.payload).into_owned())
+            .collect()
     }
 
     /// Starts the clock of [`Mode::Groups`].
     pub(super) fn commit_in_groups(&self, every: Duration) {
         let ticks = self.ticks.clone();
-        self.set(Mode::Groups(every));
+        self.set(Mode::Groups);
         tokio::spawn(async move {
-            while !ticks.is_closed() {
+            loop {
                 tokio::time::sleep(every).await;
                 ticks.send_modify(|tick| *tick += 1);
             }
@@ -79,20 +89,30 @@ impl InboundLog for FakeLog {
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Result<Vec<LogPosition>, LogError> {
-        if let Mode::Groups(_) = *self.mode.borrow() {
+        let mode = *self.mode.borrow();
+        if mode == Mode::Groups {
             let mut ticks = self.ticks.subscribe();
             let now = *ticks.borrow();
-            let _ = ticks.wait_for(|tick| *tick >= now + 2).await;
+            let is_committed = ticks.wait_for(|tick| *tick >= now + 2).await.is_ok();
+            assert!(is_committed, "the clock runs as long as the log");
             return Ok(Vec::new());
         }
         self.begun.lock().extend(records.iter().cloned());
-        let mode = *self.mode.subscribe().wait_for(|mode| *mode != Mode::Held).await.map_err(|_| LogError::Closed)?;
+        let mode = *self
+            .mode
+            .subscribe()
+            .wait_for(|mode| *mode != Mode::Held)
+            .await
+            .map_err(|_| LogError::Closed)?;
         if mode == Mode::Failing {
             return Err(LogError::Closed);
         }
         let mut stored = self.stored.lock();
         let first = stored.len() as u64;
-        let positions = (first..).take(records.len()).map(|offset| LogPosition { partition: 0, offset }).collect();
+        let positions = (first..)
+            .take(records.len())
+            .map(|offset| LogPosition { partition: 0, offset })
+            .collect();
         stored.extend(records);
         Ok(positions)
     }

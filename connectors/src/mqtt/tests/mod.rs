@@ -28,11 +28,18 @@ fn key() -> PlatformKey {
 }
 
 fn config() -> MqttConfig {
-    MqttConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), tenants: vec!["default".to_owned(), "north".to_owned()], ..MqttConfig::default() }
+    MqttConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        tenants: vec!["default".to_owned(), "north".to_owned()],
+        ..MqttConfig::default()
+    }
 }
 
 fn secure() -> Logins {
-    Logins::secure(key(), Arc::new(|user, password| user == "admin" && password == ADMIN_PASSWORD.as_bytes()))
+    Logins::secure(
+        key(),
+        Arc::new(|user, password| user == "admin" && password == ADMIN_PASSWORD.as_bytes()),
+    )
 }
 
 /// A broker, its log, and logins for it.
@@ -56,18 +63,34 @@ impl House {
         Self { broker, log }
     }
 
-    /// A device of the default tenant; its client id is its hardware id.
+    /// A device of the default tenant; its client id is its hardware id. As devices do, it tries again when the broker is not done
+    /// with its last connection.
     async fn device(&self, hardware_id: &str) -> Client {
-        self.device_as(hardware_id, hardware_id).await.unwrap()
+        let connect = async {
+            loop {
+                match self.device_as(hardware_id, hardware_id).await {
+                    Err(refused) if refused.contains("ServiceUnavailable") => tokio::time::sleep(Duration::from_millis(5)).await,
+                    result => return result.unwrap(),
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, connect).await.expect("a connection")
     }
 
     async fn device_as(&self, client_id: &str, hardware_id: &str) -> Result<Client, String> {
         let password = device_password(&key(), "default", hardware_id);
-        client::Options::new(self.broker.local_addr(), client_id).login(hardware_id, &password).connect().await
+        client::Options::new(self.broker.local_addr(), client_id)
+            .login(hardware_id, &password)
+            .connect()
+            .await
     }
 
     async fn admin(&self, client_id: &str) -> Client {
-        client::Options::new(self.broker.local_addr(), client_id).login("admin", ADMIN_PASSWORD).connect().await.unwrap()
+        client::Options::new(self.broker.local_addr(), client_id)
+            .login("admin", ADMIN_PASSWORD)
+            .connect()
+            .await
+            .unwrap()
     }
 
     async fn anyone(&self, client_id: &str) -> Client {
@@ -82,5 +105,8 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what} did not happen within {DEADLINE:?}");
+    assert!(
+        tokio::time::timeout(DEADLINE, wait).await.is_ok(),
+        "{what} did not happen within {DEADLINE:?}"
+    );
 }

@@ -8,7 +8,10 @@ use crate::mqtt::{PublishError, Publisher, PublisherConfig};
 
 fn pool_config(house: &House) -> PublisherConfig {
     let password = ADMIN_PASSWORD.replace(' ', "%20");
-    PublisherConfig { connections: 4, ..PublisherConfig::new(format!("mqtt://admin:{password}@{}", house.broker.local_addr())) }
+    PublisherConfig {
+        connections: 4,
+        ..PublisherConfig::new(format!("mqtt://admin:{password}@{}", house.broker.local_addr()))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +44,13 @@ async fn a_pool_keeps_the_order_of_each_device_and_a_receipt_means_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_waits_when_the_log_does() {
     let house = House::open().await;
-    let pool = Publisher::connect(PublisherConfig { connections: 1, inflight_per_connection: 2, ..pool_config(&house) }).await.unwrap();
+    let pool = Publisher::connect(PublisherConfig {
+        connections: 1,
+        inflight_per_connection: 2,
+        ..pool_config(&house)
+    })
+    .await
+    .unwrap();
     house.log.set(Mode::Held);
     let send = |n: usize| pool.send("m-1", "flexmeter/default/m-1/events", n.to_string().into());
     let mut receipts = Vec::new();
@@ -60,11 +69,20 @@ async fn a_pool_waits_when_the_log_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_acknowledged_is_sent_again_as_a_redelivery() {
     let house = House::open().await;
-    let pool = Publisher::connect(PublisherConfig { connections: 1, ..pool_config(&house) }).await.unwrap();
+    let pool = Publisher::connect(PublisherConfig {
+        connections: 1,
+        ..pool_config(&house)
+    })
+    .await
+    .unwrap();
     house.log.set(Mode::Failing);
     let mut receipts = Vec::new();
     for n in 0..3 {
-        receipts.push(pool.send("m-1", "flexmeter/default/m-1/events", n.to_string().into()).await.unwrap());
+        receipts.push(
+            pool.send("m-1", "flexmeter/default/m-1/events", n.to_string().into())
+                .await
+                .unwrap(),
+        );
     }
     // The first is tried and fails, the connection is lost, and again.
     eventually("a second try", || house.log.n_begun() >= 2).await;
@@ -92,10 +110,19 @@ async fn a_pool_outlives_its_broker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_the_broker_hangs_up_on_fails_and_the_ones_behind_it_pass() {
     let house = House::open().await;
-    let pool = Publisher::connect(PublisherConfig { connections: 1, sends_max: 3, ..pool_config(&house) }).await.unwrap();
+    let pool = Publisher::connect(PublisherConfig {
+        connections: 1,
+        sends_max: 3,
+        ..pool_config(&house)
+    })
+    .await
+    .unwrap();
     let poison = pool.send("m-1", "flexmeter/default/not/a/topic", "x".into()).await.unwrap();
     let good = pool.send("m-1", "flexmeter/default/m-1/events", "y".into()).await.unwrap();
-    let expected = PublishError::NotAcknowledged { topic: "flexmeter/default/not/a/topic".to_owned(), sends: 3 };
+    let expected = PublishError::NotAcknowledged {
+        topic: "flexmeter/default/not/a/topic".to_owned(),
+        sends: 3,
+    };
     assert_eq!(poison.await.unwrap_err(), expected);
     good.await.unwrap();
 }
@@ -111,4 +138,34 @@ async fn a_pool_says_why_it_cannot_connect() {
     house.broker.stop().await;
     let nobody = error(format!("mqtt://admin:guess@{addr}")).await;
     assert!(matches!(nobody, PublishError::Connect { .. }), "{nobody}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_connections_share_a_group_commit() {
+    const GROUP: Duration = Duration::from_millis(20);
+    const PER_CONNECTION: usize = 5;
+    let house = House::open().await;
+    house.log.commit_in_groups(GROUP);
+    let pool = Publisher::connect(PublisherConfig {
+        connections: 100,
+        ..pool_config(&house)
+    })
+    .await
+    .unwrap();
+    let started = std::time::Instant::now();
+    let devices: Vec<String> = (0..1_000).map(|i| format!("m-{i}")).collect();
+    let mut per_connection = [0; 100];
+    for device in &devices {
+        let sent = &mut per_connection[pool.connection_of(device)];
+        if *sent < PER_CONNECTION {
+            *sent += 1;
+            pool.send(device, &format!("flexmeter/default/{device}/events"), "{}".into())
+                .await
+                .unwrap();
+        }
+    }
+    let n_sent: usize = per_connection.iter().sum();
+    pool.drain().await;
+    // One after the other they would take a group each.
+    assert!(started.elapsed() < GROUP * n_sent as u32 / 2, "{n_sent} in {:?}", started.elapsed());
 }

@@ -19,7 +19,10 @@ async fn an_acknowledgement_comes_after_the_append_and_not_before() {
         let n_begun = house.log.n_begun();
         device.send(M1, qos, false, r#"{"hardwareId":"m-1"}"#).await;
         eventually("the append", || house.log.n_begun() > n_begun).await;
-        assert!(!device.hears_within(NOT_SOON).await, "acknowledged at {qos:?} before the log had it");
+        assert!(
+            !device.hears_within(NOT_SOON).await,
+            "acknowledged at {qos:?} before the log had it"
+        );
         house.log.set(Mode::Open);
         assert!(device.is_acked().await);
     }
@@ -78,7 +81,10 @@ async fn every_quality_of_service_goes_through_the_log() {
     eventually("three records", || house.log.stored().len() == 3).await;
     assert_eq!(house.log.payloads(), ["0", "1", "2"]);
     let record = &house.log.stored()[0];
-    assert_eq!((record.hardware_id.as_str(), record.bound, record.tenant.as_str()), ("m-1", true, "default"));
+    assert_eq!(
+        (record.hardware_id.as_str(), record.bound, record.tenant.as_str()),
+        ("m-1", true, "default")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,8 +94,19 @@ async fn a_gateways_batch_becomes_one_record_for_each_device() {
     let batch = r#"[{"hardwareId":"a"},{"hardwareId":"b"},{"hardwareId":"a"},17]"#;
     assert!(gateway.publish("flexmeter/north/gw/events", batch).await);
     let stored = house.log.stored();
-    let got: Vec<_> = stored.iter().map(|r| (r.tenant.as_str(), r.hardware_id.as_str(), r.bound)).collect();
-    assert_eq!(got, [("north", "a", false), ("north", "b", false), ("north", "a", false), ("north", "gw", false)]);
+    let got: Vec<_> = stored
+        .iter()
+        .map(|r| (r.tenant.as_str(), r.hardware_id.as_str(), r.bound))
+        .collect();
+    assert_eq!(
+        got,
+        [
+            ("north", "a", false),
+            ("north", "b", false),
+            ("north", "a", false),
+            ("north", "gw", false)
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,22 +114,39 @@ async fn legacy_clients_publish_to_the_default_tenant() {
     let house = House::open().await;
     let mut device = house.device("m-1").await;
     assert!(device.publish("SiteWhere/input/json", r#"{"hardwareId":"m-1"}"#).await);
-    assert!(device.publish("SiteWhere/input/jsonbatch", r#"{"hardwareId":"m-1","measurements":[]}"#).await);
+    assert!(
+        device
+            .publish("SiteWhere/input/jsonbatch", r#"{"hardwareId":"m-1","measurements":[]}"#)
+            .await
+    );
     let mut gateway = house.admin("gateway").await;
-    assert!(gateway.publish("SiteWhere/input/jsonbatch", r#"{"hardwareId":"m-2","measurements":[]}"#).await);
+    assert!(
+        gateway
+            .publish("SiteWhere/input/jsonbatch", r#"{"hardwareId":"m-2","measurements":[]}"#)
+            .await
+    );
     let stored = house.log.stored();
     let got: Vec<_> = stored.iter().map(|r| (r.kind, r.hardware_id.as_str(), r.bound)).collect();
     let batch = RecordKind::LegacyBatch;
-    assert_eq!(got, [(RecordKind::Message, "m-1", true), (batch, "m-1", true), (batch, "m-2", false)]);
+    assert_eq!(
+        got,
+        [(RecordKind::Message, "m-1", true), (batch, "m-1", true), (batch, "m-2", false)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_payload_is_kept_in_part_and_an_oversized_packet_ends_the_connection() {
     let house = House::open().await;
     let mut device = house.device("m-1").await;
-    assert!(device.publish(M1, vec![b'x'; PAYLOAD_LEN_MAX + 1]).await, "it ends as a rejection, so it need not come again");
+    assert!(
+        device.publish(M1, vec![b'x'; PAYLOAD_LEN_MAX + 1]).await,
+        "it ends as a rejection, so it need not come again"
+    );
     let stored = house.log.stored();
-    assert_eq!((stored.len(), stored[0].kind, stored[0].payload.len()), (1, RecordKind::Oversized, OVERSIZED_KEPT_LEN));
+    assert_eq!(
+        (stored.len(), stored[0].kind, stored[0].payload.len()),
+        (1, RecordKind::Oversized, OVERSIZED_KEPT_LEN)
+    );
     assert!(!device.publish(M1, vec![b'x'; 3 * PAYLOAD_LEN_MAX]).await);
     assert_eq!(house.log.stored().len(), 1);
 }
@@ -121,7 +155,12 @@ async fn an_oversized_payload_is_kept_in_part_and_an_oversized_packet_ends_the_c
 async fn a_will_goes_through_the_log_when_its_device_vanishes() {
     let house = House::open().await;
     let addr = house.broker.local_addr();
-    let connect = || Options::new(addr, "m-1").login("m-1", &device_password(&key(), "default", "m-1")).will(M1, "gasp").connect();
+    let connect = || {
+        Options::new(addr, "m-1")
+            .login("m-1", &device_password(&key(), "default", "m-1"))
+            .will(M1, "gasp")
+            .connect()
+    };
     connect().await.unwrap().disconnect().await;
     connect().await.unwrap().vanish();
     eventually("the will", || house.log.payloads() == ["gasp"]).await;
@@ -145,21 +184,27 @@ async fn two_hundred_devices_publish_at_once() {
     let stored = house.log.stored();
     assert_eq!(stored.len(), 1_000);
     for i in 0..200 {
-        let of_one: Vec<_> = stored.iter().filter(|r| r.hardware_id == format!("m-{i}")).map(|r| r.payload.to_vec()).collect();
+        let of_one: Vec<_> = stored
+            .iter()
+            .filter(|r| r.hardware_id == format!("m-{i}"))
+            .map(|r| r.payload.to_vec())
+            .collect();
         assert_eq!(of_one, [b"0", b"1", b"2", b"3", b"4"], "in order");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_running_appends_and_publishes_no_will() {
-    let house = House::open().await;
-    let (addr, log) = (house.broker.local_addr(), house.log.clone());
-    let options = Options::new(addr, "m-1").login("m-1", &device_password(&key(), "default", "m-1")).will(M1, "gasp");
+    let House { broker, log } = House::open().await;
+    let addr = broker.local_addr();
+    let options = Options::new(addr, "m-1")
+        .login("m-1", &device_password(&key(), "default", "m-1"))
+        .will(M1, "gasp");
     let mut device = options.connect().await.unwrap();
     log.set(Mode::Held);
     device.send(M1, QoS::AtLeastOnce, false, "last").await;
     eventually("the append", || log.n_begun() == 1).await;
-    let stopping = tokio::spawn(house.broker.stop());
+    let stopping = tokio::spawn(broker.stop());
     log.set(Mode::Open);
     assert!(device.is_acked().await, "what was begun is acknowledged");
     device.closed().await;
