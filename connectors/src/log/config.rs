@@ -44,7 +44,7 @@ impl Default for LogConfig {
 pub struct KafkaConfig {
     /// Bootstrap servers, `host:port` separated by commas. Default `localhost:9092`.
     pub brokers: String,
-    /// Topic of the inbound log; made when it is missing. Consumer positions are kept beside it in `<topic>-positions`.
+    /// Topic of the inbound log; made when it is missing. Consumer positions are the offsets of the groups `<topic>-<consumer>`.
     pub topic: String,
     /// Replicas of a topic we make; acks=all waits for `min.insync.replicas` of them. Default 1: set 3 on a cluster of three.
     pub replication: i32,

@@ -1,12 +1,14 @@
 //! The inbound log: a message is in here, durably, before its PUBACK goes out.
 //!
-//! [`InboundLog`] is the one trait; [`embedded`] keeps it in fjall, Apache Kafka is the other. Both pass the suite in
+//! [`InboundLog`] is the one trait; [`embedded`] keeps it in fjall, `kafka` in Apache Kafka. Both pass the suite in
 //! `contract.rs`, so the rest of the house never asks which one it has. Start with [`open`].
 
 pub mod config;
 pub mod embedded;
 pub mod error;
 mod group_commit;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 #[cfg(test)]
 mod contract;
@@ -159,6 +161,9 @@ pub async fn open(config: &LogConfig, data_dir: &Path) -> Result<Arc<dyn Inbound
             };
             Ok(Arc::new(embedded::EmbeddedLog::open(&data_dir.join("log"), options).await?))
         }
+        #[cfg(feature = "kafka")]
+        LogKind::Kafka => Ok(Arc::new(kafka::KafkaLog::open(&config.kafka, config.partitions).await?)),
+        #[cfg(not(feature = "kafka"))]
         LogKind::Kafka => Err(LogError::NotBuilt),
     }
 }
