@@ -1,0 +1,139 @@
+//! What comes in by path and query, checked: extractors whose refusals are problems that name the parameter.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use flexmeter_model::{EventTime, HardwareId, Identifier};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
+
+/// Rows of a page when the caller does not say.
+pub(super) const PAGE_ROWS_DEFAULT: u32 = 1_000;
+/// Most rows of a page.
+pub(super) const PAGE_ROWS_MAX: u32 = 10_000;
+
+/// `axum::extract::Query` with our errors.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(QueryRejection::FailedToDeserializeQueryString(error)) => {
+                let text = error.body_text();
+                let why = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                Err(Problem::new(Code::InvalidParameter, format!("query: {why}")))
+            }
+            Err(other) => Err(Problem::new(Code::InvalidParameter, other.to_string())),
+        }
+    }
+}
+
+/// The `{hardwareId}` of a path. An id that no device could have is an unknown device, not a bad request: clients walk links.
+pub(super) struct DevicePath(pub(super) HardwareId);
+
+impl<S: Send + Sync> FromRequestParts<S> for DevicePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| match rejection {
+                PathRejection::FailedToDeserializePathParams(error) => Problem::parameter("hardwareId", error.body_text()),
+                other => Problem::parameter("hardwareId", other),
+            })?;
+        HardwareId::new(&text)
+            .map(Self)
+            .map_err(|error| Problem::new(Code::UnknownDevice, format!("hardwareId {text:?}: {error}")))
+    }
+}
+
+/// A range of times, `from` included, `to` excluded; an absent end is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimeRange {
+    pub(super) from: Option<EventTime>,
+    pub(super) to: Option<EventTime>,
+}
+
+impl TimeRange {
+    pub(super) fn parse(from: Option<&str>, to: Option<&str>) -> Result<Self, Problem> {
+        let from = from.map(|text| time("from", text)).transpose()?;
+        let to = to.map(|text| time("to", text)).transpose()?;
+        match (from, to) {
+            (Some(from), Some(to)) if from > to => Err(Problem::parameter("from", format!("{from} is after `to`, {to}"))),
+            _ => Ok(Self { from, to }),
+        }
+    }
+}
+
+fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
+    EventTime::parse(text.as_bytes()).map_err(|error| {
+        let hint = if text.contains(' ') {
+            "a '+' in a query string means a space: send it as %2B, as in 2016-02-10T19:40:03%2B02:00"
+        } else {
+            "write RFC 3339 with a zone, as in 2016-02-10T19:40:03Z or 2016-02-10T19:40:03%2B02:00"
+        };
+        Problem::parameter(name, format!("{text:?}: {error}; {hint}"))
+    })
+}
+
+/// An identifier of the vocabulary.
+pub(super) fn identifier(text: &str) -> Result<Identifier, Problem> {
+    Identifier::from_name(text.as_bytes()).ok_or_else(|| {
+        let why = format!("{text:?} is not in the vocabulary; SELECT DISTINCT identifier FROM latest lists what devices send");
+        Problem::parameter("identifier", why)
+    })
+}
+
+/// The page's size.
+pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(PAGE_ROWS_DEFAULT);
+    if (1..=PAGE_ROWS_MAX).contains(&limit) {
+        Ok(limit as usize)
+    } else {
+        Err(Problem::parameter("limit", format!("{limit} is not between 1 and {PAGE_ROWS_MAX}")))
+    }
+}
+
+/// The unit of an identifier's values; empty for a name that is not in the vocabulary (which only a later version could have stored).
+pub(super) fn unit_of(identifier: &str) -> &'static str {
+    Identifier::from_name(identifier.as_bytes()).map_or("", Identifier::unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_range(from: &str, to: &str, expected: Result<(i64, i64), &str>) {
+        let found = TimeRange::parse(Some(from), Some(to));
+        match (found, expected) {
+            (Ok(range), Ok((from_us, to_us))) => {
+                assert_eq!((range.from.unwrap().micros(), range.to.unwrap().micros()), (from_us, to_us));
+            }
+            (Err(problem), Err(part)) => assert!(problem.detail().contains(part), "{} does not say {part:?}", problem.detail()),
+            (found, expected) => panic!("{from} .. {to}: {found:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn times_carry_a_zone_and_come_in_order() {
+        let (one, two) = (1_455_129_601_000_000, 1_455_129_602_000_000);
+        check_range("2016-02-10T18:40:01Z", "2016-02-10T20:40:02+02:00", Ok((one, two)));
+        check_range("2016-02-10T18:40:01Z", "2016-02-10T13:40:02-0500", Ok((one, two)));
+        check_range("2016-02-10T18:40:02Z", "2016-02-10T18:40:01Z", Err("is after `to`"));
+        check_range("2016-02-10T18:40:01", "2016-02-10T18:40:02Z", Err("from: "));
+        check_range("2016-02-10T18:40:01Z", "2016-02-10T20:40:02 02:00", Err("%2B"));
+        check_range("yesterday", "2016-02-10T18:40:02Z", Err("RFC 3339"));
+    }
+
+    #[test]
+    fn a_page_has_between_one_row_and_the_most() {
+        assert_eq!(limit(None).unwrap(), PAGE_ROWS_DEFAULT as usize);
+        assert_eq!(limit(Some(PAGE_ROWS_MAX)).unwrap(), PAGE_ROWS_MAX as usize);
+        assert!(limit(Some(0)).is_err());
+        assert!(limit(Some(PAGE_ROWS_MAX + 1)).is_err());
+    }
+}
