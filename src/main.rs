@@ -1,2 +1,34 @@
-//! The `flexmeter` binary.
-fn main() {}
+//! The `flexmeter` binary: the only crate that sees every room. It joins the doors, the engine and the counter with bounded channels.
+//!
+//! Start reading in [`cli`] for what a user can ask, then [`up`] for how the roles are started and [`pipeline`] for how a record moves.
+
+mod bench;
+mod checkpoint;
+mod cli;
+mod config;
+mod demo;
+mod doctor;
+mod install;
+mod pipeline;
+mod replay;
+mod report;
+mod secrets;
+mod sql;
+mod supervision;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // two providers are linked (ring comes with object_store); without a choice rustls panics at the first handshake
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("flexmeter: a TLS provider was installed twice");
+    }
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("flexmeter: {error:#}");
+            cli::exit_code(&error)
+        }
+    }
+}

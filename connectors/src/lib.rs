@@ -6,3 +6,4 @@
 pub mod lake;
 pub mod log;
 pub mod mqtt;
+pub mod simulator;

@@ -1,12 +1,12 @@
 //! Section `[log]` of the configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Largest number of partitions of a log.
 pub const N_PARTITIONS_MAX: u32 = 1024;
 
 /// Which implementation keeps the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogKind {
     /// In this process, below `data_dir`.
@@ -17,7 +17,7 @@ pub enum LogKind {
 }
 
 /// `[log]`: where acknowledged messages are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// `embedded` (default) or `kafka`.
@@ -39,7 +39,7 @@ impl Default for LogConfig {
 }
 
 /// `[log.kafka]`: the cluster and the topic.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaConfig {
     /// Bootstrap servers, `host:port` separated by commas. Default `localhost:9092`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flexmeter_model::record::PAYLOAD_LEN_MAX;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Largest MQTT packet the broker reads, in bytes. It exceeds [`PAYLOAD_LEN_MAX`] so that a payload which is too large by a little
 /// is kept as a `too_large` rejection that can be found in SQL; a packet above this closes the connection.
@@ -32,7 +32,7 @@ pub const RETAINED_MESSAGES_MAX: usize = 100_000;
 pub const RETAINED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The `[mqtt]` section.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
     /// Address of the plain listener. It speaks MQTT 3.1.1 and 5. Loopback only: beyond that, use `tls_listen`. Port 0 takes a free one.

@@ -102,6 +102,12 @@ impl LiveStore {
         }
     }
 
+    /// Forgets everything: the street starts again and will tell all of it anew.
+    pub fn clear(&self) {
+        *self.state.lock() = State::default();
+        self.epoch.send_replace(0);
+    }
+
     /// A tenant's views at the newest closed epoch.
     #[must_use]
     pub fn snapshot(&self, tenant: &TenantId) -> Arc<LiveSnapshot> {

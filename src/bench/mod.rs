@@ -1,0 +1,36 @@
+//! `flexmeter bench`: repeatable measurements of the product itself, one JSON line per figure.
+
+mod child;
+mod cpu;
+mod ingest;
+mod latency;
+mod mqtt;
+mod recompute;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Decode → validate → dedupe → latest → load profile → (optionally) lake, from memory.
+    Ingest(ingest::IngestArgs),
+    /// MQTT publish → acknowledged by the durable log → applied, load generator included.
+    Mqtt(mqtt::MqttArgs),
+    /// Publish → readable over REST.
+    Latency(latency::LatencyArgs),
+    /// Writes a synthetic recording for the others.
+    Generate(workload::GenerateArgs),
+}
+
+/// Runs `bench`.
+pub(crate) fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        BenchCommand::Ingest(args) => ingest::run(args),
+        BenchCommand::Mqtt(args) => mqtt::run(args),
+        BenchCommand::Latency(args) => latency::run(args),
+        BenchCommand::Generate(args) => workload::run(args),
+    }
+}

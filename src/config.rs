@@ -1,0 +1,319 @@
+//! The one validated configuration: defaults, then the TOML file, then `FLEXMETER__SECTION__KEY`, then flags.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use flexmeter_connectors::lake::LakeConfig;
+use flexmeter_connectors::log::LogConfig;
+use flexmeter_connectors::mqtt::MqttConfig;
+use serde::{Deserialize, Serialize};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ConfigError {
+    /// The file named on the command line is not there.
+    #[error("configuration file {} does not exist", .0.display())]
+    NoFile(PathBuf),
+    /// A key nobody knows.
+    #[error("unknown key `{key}` in {origin}{hint}")]
+    UnknownKey {
+        /// The key with its section.
+        key: String,
+        /// File or environment.
+        origin: String,
+        /// The nearest known key.
+        hint: String,
+    },
+    /// A value of the wrong type or out of its range.
+    #[error("{key}: {problem} (from {origin})")]
+    Value {
+        /// The key with its section.
+        key: String,
+        /// What is wrong.
+        problem: String,
+        /// File or environment.
+        origin: String,
+    },
+    /// A combination that is not safe or not possible.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Everything `flexmeter up` can be told.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Everything that must survive a restart lives below this folder.
+    pub(crate) data_dir: PathBuf,
+    /// Loopback only: any MQTT login, any password for `admin`, payloads believed.
+    #[serde(default)]
+    pub(crate) insecure: bool,
+    /// The MQTT broker.
+    #[serde(default)]
+    pub(crate) mqtt: MqttConfig,
+    /// The inbound log.
+    #[serde(default)]
+    pub(crate) log: LogConfig,
+    /// The dataflow engine.
+    #[serde(default)]
+    pub(crate) engine: EngineSection,
+    /// The Delta lake.
+    pub(crate) lake: LakeConfig,
+    /// REST and metrics.
+    #[serde(default)]
+    pub(crate) rest: RestSection,
+    /// Flight SQL.
+    #[serde(default)]
+    pub(crate) flight: FlightSection,
+    /// Users and secrets.
+    #[serde(default)]
+    pub(crate) auth: AuthSection,
+    /// Which devices are let in.
+    #[serde(default)]
+    pub(crate) devices: DevicesSection,
+}
+
+/// `[rest]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RestSection {
+    /// Address of REST, metrics and health; loopback.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for RestSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+/// `[flight]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FlightSection {
+    /// Address of Flight SQL; loopback.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for FlightSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 50051)) }
+    }
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EngineSection {
+    /// Timely worker threads; more than there are log partitions stay idle.
+    pub(crate) workers: usize,
+    /// Seconds between checkpoints; also the most that is replayed after a crash.
+    pub(crate) checkpoint_s: u64,
+    /// Seconds of silence after which a heartbeat record moves log time on.
+    pub(crate) heartbeat_s: u64,
+    /// Hours of log time for which a message's identity is remembered, so that a repeat is dropped.
+    pub(crate) dedupe_hours: u64,
+    /// Hours of log time for which an untouched load-profile window stays in memory.
+    pub(crate) profile_hours: u64,
+    /// Hours for which the log keeps records that checkpoint and lake no longer need.
+    pub(crate) log_retention_hours: u64,
+}
+
+impl Default for EngineSection {
+    fn default() -> Self {
+        Self { workers: 2, checkpoint_s: 30, heartbeat_s: 10, dedupe_hours: 48, profile_hours: 48, log_retention_hours: 24 }
+    }
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AuthSection {
+    /// File with the password of user `admin`. Absent: a secret is made and printed once, at the first start.
+    pub(crate) admin_password_file: Option<PathBuf>,
+}
+
+/// What happens to a device nobody has announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnknownDevices {
+    /// Its messages are taken.
+    #[default]
+    Accept,
+    /// Its messages end as `unknown_device` rejections.
+    Reject,
+}
+
+/// `[devices]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DevicesSection {
+    /// `accept` or `reject`.
+    pub(crate) unknown: UnknownDevices,
+    /// With `reject`: a text file with one hardware id a line, `tenant/hardwareId` for tenants other than `default`.
+    pub(crate) known_file: Option<PathBuf>,
+}
+
+/// Values given as flags; they win over file and environment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) insecure: bool,
+    pub(crate) mqtt: Option<SocketAddr>,
+    pub(crate) rest: Option<SocketAddr>,
+    pub(crate) flight: Option<SocketAddr>,
+    pub(crate) workers: Option<usize>,
+}
+
+impl Config {
+    /// Reads defaults, `file`, the environment and flags, in this order, and validates the whole.
+    pub(crate) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new().merge(Serialized::default("data_dir", "./flexmeter-data")).merge(Serialized::default("lake.path", ""));
+        if let Some(file) = file {
+            if !file.is_file() {
+                return Err(ConfigError::NoFile(file.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        figment = figment.merge(Env::prefixed("FLEXMETER__").split("__"));
+        let mut config: Self = figment.extract().map_err(explain)?;
+        overrides.apply(&mut config);
+        if config.lake.path.as_os_str().is_empty() {
+            config.lake.path = config.data_dir.join("lake");
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML, for `config print`.
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |text: String| Err(ConfigError::Invalid(text));
+        for (key, at_least, value) in [
+            ("engine.workers", 1, self.engine.workers as u64),
+            ("engine.checkpoint_s", 1, self.engine.checkpoint_s),
+            ("engine.heartbeat_s", 1, self.engine.heartbeat_s),
+            ("engine.dedupe_hours", 1, self.engine.dedupe_hours),
+            ("engine.profile_hours", 1, self.engine.profile_hours),
+            ("log.partitions", 1, u64::from(self.log.partitions)),
+        ] {
+            if value < at_least {
+                return invalid(format!("{key} = {value} is below its least value {at_least}"));
+            }
+        }
+        for (key, address) in [("mqtt.listen", self.mqtt.listen), ("rest.listen", self.rest.listen), ("flight.listen", self.flight.listen)] {
+            if !address.ip().is_loopback() {
+                return invalid(format!(
+                    "{key} = {address} is not a loopback address and would speak without TLS; use 127.0.0.1 and put a TLS listener in front{}",
+                    if key == "mqtt.listen" { " (mqtt.tls_listen)" } else { "" }
+                ));
+            }
+        }
+        if self.insecure && self.mqtt.tls_listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return invalid("insecure = true is allowed on loopback only, but mqtt.tls_listen is not loopback; remove one of them".to_owned());
+        }
+        if self.devices.unknown == UnknownDevices::Reject && self.devices.known_file.is_none() {
+            return invalid("devices.unknown = \"reject\" needs devices.known_file, or every message would be rejected".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Overrides {
+    fn apply(&self, config: &mut Config) {
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        config.insecure |= self.insecure;
+        if let Some(address) = self.mqtt {
+            config.mqtt.listen = address;
+        }
+        if let Some(address) = self.rest {
+            config.rest.listen = address;
+        }
+        if let Some(address) = self.flight {
+            config.flight.listen = address;
+        }
+        if let Some(workers) = self.workers {
+            config.engine.workers = workers;
+        }
+    }
+}
+
+fn explain(error: figment::Error) -> ConfigError {
+    let origin = match error.metadata.as_ref() {
+        Some(metadata) => match &metadata.source {
+            Some(source) => source.to_string(),
+            None => metadata.name.to_string(),
+        },
+        None => "the configuration".to_owned(),
+    };
+    let mut path = error.path.clone();
+    match &error.kind {
+        figment::error::Kind::UnknownField(field, known) => {
+            if path.last().is_none_or(|last| last != field) {
+                path.push(field.clone());
+            }
+            let hint = known
+                .iter()
+                .map(|candidate| (strsim::damerau_levenshtein(field, candidate), candidate))
+                .min()
+                .filter(|(distance, _)| *distance <= 4)
+                .map_or_else(|| format!("; known keys here: {}", known.join(", ")), |(_, candidate)| format!("; did you mean `{candidate}`?"));
+            ConfigError::UnknownKey { key: path.join("."), origin, hint }
+        }
+        kind => ConfigError::Value { key: path.join("."), problem: kind.to_string(), origin },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("flexmeter.toml");
+        std::fs::write(&file, toml).unwrap();
+        Config::load(Some(&file), &Overrides::default())
+    }
+
+    fn check_error(toml: &str, expected: &str) {
+        let text = load(toml).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn no_file_at_all_is_a_working_configuration() {
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        assert!(config.mqtt.listen.ip().is_loopback());
+        assert_eq!(config.engine.workers, 2);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        check_error("[engine]\nworkerz = 3\n", "unknown key `engine.workerz`");
+        check_error("[engine]\nworkerz = 3\n", "did you mean `workers`?");
+        check_error("datadir = \"x\"\n", "did you mean `data_dir`?");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_with_a_remedy() {
+        check_error("[engine]\nworkers = 0\n", "engine.workers = 0");
+        check_error("[engine]\nworkers = \"many\"\n", "engine.workers");
+        check_error("[rest]\nlisten = \"0.0.0.0:8080\"\n", "is not a loopback address");
+        check_error("[devices]\nunknown = \"reject\"\n", "devices.known_file");
+    }
+
+    #[test]
+    fn the_printed_configuration_reads_back() {
+        let printed = load("[engine]\nworkers = 3\n").unwrap().to_toml().unwrap();
+        assert_eq!(load(&printed).unwrap().engine.workers, 3);
+    }
+}

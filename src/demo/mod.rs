@@ -1,0 +1,245 @@
+//! `flexmeter demo`: a simulated district on embedded parts. Meters publish over real MQTT, SQL answers over real Flight SQL; with
+//! `--check` the demo compares what was acknowledged with what SQL returns and exits with 1 if a single row differs.
+
+mod check;
+mod screen;
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use flexmeter_connectors::mqtt::publisher::{Publisher, PublisherConfig};
+use flexmeter_connectors::simulator::{District, DistrictConfig, Expected, SimulatedMessage};
+use flexmeter_model::EventTime;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use crate::config::{Config, Overrides};
+use crate::up::{Platform, Roles};
+
+/// Simulated time before the start that the meters deliver in one go, as after an outage of the head end.
+const BACKLOG: Duration = Duration::from_secs(2 * 3600);
+/// Simulated time between two readings of a meter in the backlog, and in live operation.
+const BACKLOG_STEP: Duration = Duration::from_secs(60);
+const LIVE_STEP: Duration = Duration::from_secs(2);
+/// MQTT connections the meters share.
+const CONNECTIONS: usize = 50;
+/// Messages that may wait for their acknowledgement.
+const OUTSTANDING_MAX: usize = 2_000;
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the demo's data; kept. Without it a temporary one, removed at the end.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Stop after this many seconds; without it at Ctrl-C (with --check: 10).
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// Headless: compare everything acknowledged with what SQL returns, print a table, exit 0 or 1.
+    #[arg(long)]
+    check: bool,
+    /// Number of meters.
+    #[arg(long, default_value_t = 300)]
+    meters: u32,
+    /// Seed of the simulation.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What the publisher side knows: the ledger of acknowledged messages, and how long acknowledgements took.
+pub(crate) struct Ledger {
+    acknowledged: Vec<SimulatedMessage>,
+    latency_us: Histogram<u64>,
+    failed: u64,
+}
+
+/// Runs `demo`.
+pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let scratch = tempfile::tempdir()?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| scratch.path().to_owned());
+    let overrides = Overrides {
+        data_dir: Some(data_dir.clone()),
+        mqtt: Some(preferred(1883)),
+        rest: Some(preferred(8080)),
+        flight: Some(preferred(50051)),
+        ..Overrides::default()
+    };
+    let mut config = Config::load(None, &overrides)?;
+    config.lake.commit_s = config.lake.commit_s.min(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let password = password(&mut config)?;
+        let platform = Platform::start(config, Roles::ALL).await?;
+        let outcome = show(args, &platform, &password).await;
+        platform.stop().await;
+        if args.data_dir.is_some() {
+            eprintln!("the demo's data is kept in {}", data_dir.display());
+        }
+        outcome
+    })
+}
+
+/// The usual port if it is free, else any.
+fn preferred(port: u16) -> SocketAddr {
+    let usual = SocketAddr::from(([127, 0, 0, 1], port));
+    match std::net::TcpListener::bind(usual) {
+        Ok(_) => usual,
+        Err(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
+    }
+}
+
+/// The demo knows its admin password, so it makes one and hands it over in a file as an operator would.
+fn password(config: &mut Config) -> anyhow::Result<String> {
+    std::fs::create_dir_all(&config.data_dir)?;
+    let file = config.data_dir.join("demo-admin-password");
+    if !file.exists() {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness from the system: {error}"))?;
+        std::fs::write(&file, format!("{:016x}", u64::from_le_bytes(bytes)))?;
+    }
+    let password = std::fs::read_to_string(&file)?;
+    config.auth.admin_password_file = Some(file);
+    Ok(password)
+}
+
+async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::Result<ExitCode> {
+    let (mqtt, rest, flight) = (
+        platform.mqtt.context("no MQTT address")?,
+        platform.rest.context("no REST address")?,
+        platform.flight.context("no Flight SQL address")?,
+    );
+    let screen = screen::Screen { rest, flight, password: password.to_owned(), live: std::io::stdout().is_terminal() && !args.check };
+    screen.welcome(mqtt, args.meters);
+    let mut config = PublisherConfig::new(format!("mqtt://{}:{password}@{mqtt}", crate::secrets::ADMIN));
+    config.connections = CONNECTIONS;
+    let publisher = Arc::new(Publisher::connect(config).await.context("the meters cannot connect")?);
+    let ledger = Arc::new(Mutex::new(Ledger { acknowledged: Vec::new(), latency_us: Histogram::new(3)?, failed: 0 }));
+
+    let seconds = args.seconds.or(args.check.then_some(10));
+    let stop = async {
+        match seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => {
+                let _ = tokio::signal::ctrl_c().await;
+            }
+        }
+    };
+    let mut simulation = Simulation::new(args, publisher, Arc::clone(&ledger))?;
+    tokio::select! {
+        ended = simulation.run() => ended?,
+        () = screen.refresh(&ledger) => {}
+        () = stop => {}
+    }
+    simulation.finish().await?;
+    if args.check {
+        return check::check(&ledger, flight, password).await;
+    }
+    screen.farewell(&ledger).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The meters: first the backlog, then live.
+struct Simulation {
+    district: District,
+    publisher: Arc<Publisher>,
+    ledger: Arc<Mutex<Ledger>>,
+    outstanding: Arc<tokio::sync::Semaphore>,
+    unsent: std::collections::VecDeque<SimulatedMessage>,
+}
+
+impl Simulation {
+    fn new(args: &DemoArgs, publisher: Arc<Publisher>, ledger: Arc<Mutex<Ledger>>) -> anyhow::Result<Self> {
+        // a second run on the same folder must not repeat the first one's identities: the seed moves with the start
+        let district = District::new(DistrictConfig { n_meters: args.meters, seed: args.seed, ..DistrictConfig::default() });
+        Ok(Self { district, publisher, ledger, outstanding: Arc::new(tokio::sync::Semaphore::new(OUTSTANDING_MAX)), unsent: Default::default() })
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let start = now_us()?;
+        let mut at = start - i64::try_from(BACKLOG.as_micros())?;
+        while at < start {
+            self.unsent.extend(self.district.measure(EventTime::from_micros(at), BACKLOG_STEP.as_secs_f64()));
+            self.send_all().await?;
+            at += i64::try_from(BACKLOG_STEP.as_micros())?;
+        }
+        let mut ticks = tokio::time::interval(LIVE_STEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let messages = self.district.measure(EventTime::from_micros(now_us()?), LIVE_STEP.as_secs_f64());
+            // spread over the step, as meters are in the field
+            let pause = LIVE_STEP.mul_f64(0.8) / u32::try_from(messages.len().max(1))?;
+            let begun = Instant::now();
+            for (i, message) in (0..).zip(messages) {
+                self.unsent.push_back(message);
+                tokio::time::sleep_until((begun + pause * i).into()).await;
+                self.send_all().await?;
+            }
+        }
+    }
+
+    /// Sends what is still held back, and waits for every acknowledgement.
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        self.unsent.extend(self.district.finish());
+        self.send_all().await?;
+        let all = u32::try_from(OUTSTANDING_MAX)?;
+        let _all = tokio::time::timeout(Duration::from_secs(30), self.outstanding.acquire_many(all))
+            .await
+            .context("some messages were not acknowledged within 30 s")??;
+        Ok(())
+    }
+
+    /// Safe to be cancelled: a message leaves the queue only once it is on its way.
+    async fn send_all(&mut self) -> anyhow::Result<()> {
+        while !self.unsent.is_empty() {
+            let permit = Arc::clone(&self.outstanding).acquire_owned().await?;
+            let Some(message) = self.unsent.front() else { break };
+            let topic = format!("flexmeter/default/{}/events", message.hardware_id);
+            let receipt = self.publisher.send(&message.hardware_id, &topic, message.payload.clone().into()).await?;
+            let Some(message) = self.unsent.pop_front() else { break };
+            let ledger = Arc::clone(&self.ledger);
+            tokio::spawn(async move {
+                let outcome = receipt.await;
+                let mut ledger = ledger.lock();
+                match outcome {
+                    Ok(acked) => {
+                        ledger.latency_us.saturating_record(acked.acked_at.duration_since(acked.sent_at).as_micros() as u64);
+                        ledger.acknowledged.push(message);
+                    }
+                    Err(error) => {
+                        ledger.failed += 1;
+                        tracing::error!("a message was not acknowledged: {error}");
+                    }
+                }
+                drop(permit);
+            });
+        }
+        Ok(())
+    }
+}
+
+fn now_us() -> anyhow::Result<i64> {
+    Ok(i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros())?)
+}
+
+impl Ledger {
+    /// How many acknowledged messages must end in which way.
+    fn tally(&self) -> (u64, u64, u64, u64) {
+        let mut tally = (0, 0, 0, 0);
+        for message in &self.acknowledged {
+            match message.expected {
+                Expected::Accepted => tally.0 += 1,
+                Expected::PartlyRejected(_) => tally.1 += 1,
+                Expected::Rejected(_) => tally.2 += 1,
+                Expected::Duplicate => tally.3 += 1,
+            }
+        }
+        tally
+    }
+}

@@ -1,0 +1,257 @@
+//! The street in motion: log → engine → live views and lake, with checkpoints behind it.
+//!
+//! Three parties share the work. The *pump* reads the log and feeds epochs to the engine. The *distributor* takes closed epochs, applies
+//! them to the live views and hands them to the lake. A *checkpoint* is a snapshot of the engine that is published once the lake holds
+//! everything up to it. Whatever fails here is returned as an error; [`crate::supervision`] starts the street again from the last
+//! checkpoint while the broker keeps accepting messages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use flexmeter_connectors::lake::Lake;
+use flexmeter_connectors::log::InboundLog;
+use flexmeter_dataflows::{Engine, EngineConfig, PartitionSnapshot, UnknownDevices};
+use flexmeter_model::outcome::ClosedEpoch;
+use flexmeter_queries::live::LiveStore;
+use tokio::sync::watch;
+
+use crate::checkpoint::CheckpointStore;
+
+/// What one partition may contribute to one epoch, in bytes: large enough to amortise an epoch, small enough to bound memory.
+const EPOCH_BYTES_PER_PARTITION_MAX: usize = 1024 * 1024;
+/// Closed epochs that may wait for the distributor before the engine is held back.
+const CLOSED_EPOCHS_WAITING_MAX: usize = 8;
+/// A checkpoint may cost at most one part in this many of the time between two of them.
+const CHECKPOINT_COST_DIVISOR: u32 = 20;
+
+/// What the street is built from.
+pub(crate) struct Parts {
+    pub(crate) log: Arc<dyn InboundLog>,
+    pub(crate) lake: Arc<Lake>,
+    pub(crate) live: Arc<LiveStore>,
+    pub(crate) checkpoints: CheckpointStore,
+    pub(crate) engine: EngineConfig,
+    pub(crate) checkpoint_every: Duration,
+    pub(crate) retention: Duration,
+}
+
+/// Progress that others may watch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    /// True once everything that was in the log at the start has been applied.
+    pub(crate) caught_up: bool,
+}
+
+/// Runs the street until `stop` turns true. Blocking: give it a thread of its own.
+pub(crate) fn run(parts: Parts, runtime: &tokio::runtime::Handle, progress: &watch::Sender<Progress>, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let snapshots = parts.checkpoints.load()?;
+    let next = start_offsets(&parts, runtime, &snapshots)?;
+    parts.live.clear();
+    // a restored engine first tells its views, as epoch 0
+    let (applied_tx, applied_rx) = watch::channel(snapshots.is_empty().then_some(0));
+    let (closed_tx, closed_rx) = sync_channel(CLOSED_EPOCHS_WAITING_MAX);
+    let mut engine = Engine::start(parts.engine.clone(), snapshots, closed_tx).context("the engine does not start")?;
+
+    std::thread::scope(|scope| {
+        let distributor = {
+            let (lake, live) = (Arc::clone(&parts.lake), Arc::clone(&parts.live));
+            std::thread::Builder::new().name("distributor".to_owned()).spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, runtime, &applied_tx))?
+        };
+        let mut pump = Pump { parts: &parts, runtime, engine: &mut engine, next, epoch: 0, applied: applied_rx, progress, samples: VecDeque::new(), checkpoint: None };
+        let pumped = pump.run(stop);
+        // the engine hands out what it still has, then closes the channel and with it the distributor
+        let stopped = engine.shutdown().context("the engine failed");
+        let distributed = distributor.join().unwrap_or_else(|_| bail!("the distributor panicked"));
+        pumped.and(stopped).and(distributed)
+    })
+}
+
+/// Where reading starts: at the checkpoint, or at the start of the log. Refuses to start where it could lose or repeat rows.
+fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[PartitionSnapshot]) -> anyhow::Result<Vec<u64>> {
+    let mut next = Vec::new();
+    for partition in 0..parts.log.n_partitions() {
+        let bounds = runtime.block_on(parts.log.bounds(partition))?;
+        let offset = snapshots.iter().find(|s| s.partition == partition).map_or(0, |s| s.offset);
+        if offset > bounds.end {
+            bail!("the checkpoint stands at offset {offset} of partition {partition}, but the log ends at {}: the log has lost data or belongs to another installation", bounds.end);
+        }
+        if offset < bounds.start {
+            bail!(
+                "the checkpoint stands at offset {offset} of partition {partition}, but the log starts at {}: restore a newer checkpoint, or move data_dir/checkpoints away and accept that older state is rebuilt from the lake only",
+                bounds.start
+            );
+        }
+        next.push(offset);
+    }
+    Ok(next)
+}
+
+fn distribute(closed: &Receiver<ClosedEpoch>, lake: &Lake, live: &LiveStore, runtime: &tokio::runtime::Handle, applied: &watch::Sender<Option<u64>>) -> anyhow::Result<()> {
+    while let Ok(epoch) = closed.recv() {
+        let epoch = Arc::new(epoch);
+        live.apply(&epoch);
+        count(&epoch);
+        runtime.block_on(lake.push(Arc::clone(&epoch))).context("the lake does not take rows")?;
+        applied.send_replace(Some(epoch.epoch));
+    }
+    Ok(())
+}
+
+fn count(epoch: &ClosedEpoch) {
+    for partition in &epoch.partitions {
+        let counts = partition.counts;
+        for (outcome, n) in [("accepted", counts.n_accepted), ("rejected", counts.n_rejected), ("duplicate", counts.n_duplicates)] {
+            metrics::counter!("flexmeter_engine_messages_total", "outcome" => outcome).increment(n);
+        }
+        for row in &partition.rejections {
+            metrics::counter!("flexmeter_engine_rejections_total", "reason" => row.reason.as_str()).increment(1);
+        }
+        metrics::counter!("flexmeter_engine_readings_total").increment(partition.measurements.values.len() as u64);
+        metrics::counter!("flexmeter_engine_profile_reopened_total").increment(counts.n_reopened);
+    }
+    metrics::gauge!("flexmeter_engine_epoch").set(epoch.epoch as f64);
+}
+
+/// A log position reached, remembered for retention by time.
+struct Sample {
+    at: Instant,
+    offsets: Vec<u64>,
+}
+
+struct Pump<'a> {
+    parts: &'a Parts,
+    runtime: &'a tokio::runtime::Handle,
+    engine: &'a mut Engine,
+    next: Vec<u64>,
+    epoch: u64,
+    applied: watch::Receiver<Option<u64>>,
+    progress: &'a watch::Sender<Progress>,
+    samples: VecDeque<Sample>,
+    checkpoint: Option<tokio::task::JoinHandle<anyhow::Result<Duration>>>,
+}
+
+impl Pump<'_> {
+    fn run(&mut self, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
+        let mut appended = self.parts.log.appended();
+        let mut stop = stop.clone();
+        let mut checkpoint_due = Instant::now() + self.parts.checkpoint_every;
+        let mut checkpointed = 0;
+        while !*stop.borrow() {
+            appended.mark_unchanged();
+            let blocks = self.read()?;
+            if blocks.is_empty() {
+                self.report(true);
+                let mut applied = self.applied.clone();
+                self.runtime.block_on(async {
+                    tokio::select! {
+                        _ = appended.changed() => {}
+                        _ = stop.changed() => {}
+                        _ = applied.changed() => {}
+                        () = tokio::time::sleep_until(checkpoint_due.into()) => {}
+                    }
+                });
+            } else {
+                self.epoch += 1;
+                self.engine.feed(self.epoch, blocks).context("the engine failed")?;
+                self.report(false);
+            }
+            if Instant::now() >= checkpoint_due {
+                let mut wait = self.parts.checkpoint_every;
+                if let Some(cost) = self.finish_checkpoint(false)? {
+                    wait = wait.max(cost * CHECKPOINT_COST_DIVISOR);
+                }
+                if self.epoch > checkpointed && self.checkpoint.is_none() {
+                    checkpointed = self.epoch;
+                    self.start_checkpoint()?;
+                }
+                checkpoint_due = Instant::now() + wait;
+            }
+        }
+        // a clean stop leaves a checkpoint at the very end, so that the next start replays nothing
+        self.finish_checkpoint(true)?;
+        if self.epoch > checkpointed {
+            self.start_checkpoint()?;
+            self.finish_checkpoint(true)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> anyhow::Result<Vec<flexmeter_model::record::RecordBlock>> {
+        let mut blocks = Vec::new();
+        for (partition, next) in (0..).zip(&mut self.next) {
+            let block = self.runtime.block_on(self.parts.log.read(partition, *next, EPOCH_BYTES_PER_PARTITION_MAX))?;
+            if let Some(block) = block {
+                *next = block.end_offset();
+                blocks.push(block);
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn report(&self, at_end: bool) {
+        let applied = *self.applied.borrow();
+        let caught_up = at_end && applied >= Some(self.epoch);
+        self.progress.send_if_modified(|progress| {
+            let changed = caught_up && !progress.caught_up;
+            progress.caught_up |= caught_up;
+            changed
+        });
+    }
+
+    /// Takes a snapshot of everything fed so far and publishes it in the background once the lake holds as much.
+    fn start_checkpoint(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let snapshots = self.engine.snapshot().context("the engine failed")?;
+        let epoch = self.epoch;
+        let now = Instant::now();
+        self.samples.push_back(Sample { at: now, offsets: self.next.clone() });
+        let mut expired = None;
+        while self.samples.front().is_some_and(|sample| now.duration_since(sample.at) >= self.parts.retention) {
+            expired = self.samples.pop_front();
+        }
+        let (log, lake, store, mut applied) =
+            (Arc::clone(&self.parts.log), Arc::clone(&self.parts.lake), self.parts.checkpoints.clone(), self.applied.clone());
+        self.checkpoint = Some(self.runtime.spawn(async move {
+            applied.wait_for(|&applied| applied >= Some(epoch)).await.context("the distributor is gone")?;
+            lake.flush().await.context("the lake cannot commit")?;
+            tokio::task::spawn_blocking(move || store.publish(&snapshots)).await?.context("the checkpoint cannot be written")?;
+            if let Some(sample) = expired {
+                for (partition, &offset) in (0..).zip(&sample.offsets) {
+                    log.truncate_before(partition, offset).await?;
+                }
+            }
+            let cost = started.elapsed();
+            metrics::histogram!("flexmeter_checkpoint_seconds").record(cost.as_secs_f64());
+            Ok(cost)
+        }));
+        Ok(())
+    }
+
+    /// The cost of the running checkpoint if it has ended (or once it has, when `wait`).
+    fn finish_checkpoint(&mut self, wait: bool) -> anyhow::Result<Option<Duration>> {
+        match self.checkpoint.take() {
+            Some(task) if wait || task.is_finished() => Ok(Some(self.runtime.block_on(task)??)),
+            running => {
+                self.checkpoint = running;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The engine's settings as the configuration gives them.
+pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: UnknownDevices) -> EngineConfig {
+    const HOUR_US: i64 = 3_600_000_000;
+    let hours = |n: u64| i64::try_from(n).unwrap_or(i64::MAX).saturating_mul(HOUR_US);
+    EngineConfig {
+        n_workers: config.engine.workers,
+        n_partitions: config.log.partitions,
+        dedupe_horizon_us: hours(config.engine.dedupe_hours),
+        profile_retention_us: hours(config.engine.profile_hours),
+        unknown_devices,
+        ..EngineConfig::default()
+    }
+}

@@ -1,0 +1,79 @@
+//! Keeps the street running: when it fails it is started again from the last checkpoint, with a growing pause, while the broker keeps
+//! storing messages. What is wrong is named in `/readyz`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::pipeline::{self, Parts, Progress};
+
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The running street.
+pub(crate) struct Street {
+    /// How far it is.
+    pub(crate) progress: watch::Receiver<Progress>,
+    /// Why it is not running, if it is not.
+    pub(crate) trouble: Arc<Mutex<Option<String>>>,
+    stop: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Street {
+    /// Starts the street; `parts` is called again for every restart.
+    pub(crate) fn start(parts: impl Fn() -> anyhow::Result<Parts> + Send + 'static) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Handle::current();
+        let (stop, stopped) = watch::channel(false);
+        let (progress_tx, progress) = watch::channel(Progress::default());
+        let trouble = Arc::new(Mutex::new(None));
+        let thread = {
+            let trouble = Arc::clone(&trouble);
+            std::thread::Builder::new()
+                .name("street".to_owned())
+                .spawn(move || keep_running(&parts, &runtime, &progress_tx, &stopped, &trouble))?
+        };
+        Ok(Self { progress, trouble, stop, thread })
+    }
+
+    /// Stops after a last checkpoint.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(true);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the street's thread panicked while stopping");
+        }
+    }
+}
+
+fn keep_running(
+    parts: &(impl Fn() -> anyhow::Result<Parts> + Send),
+    runtime: &tokio::runtime::Handle,
+    progress: &watch::Sender<Progress>,
+    stop: &watch::Receiver<bool>,
+    trouble: &Mutex<Option<String>>,
+) {
+    let mut pause = PAUSE_MIN;
+    while !*stop.borrow() {
+        let started = std::time::Instant::now();
+        *trouble.lock() = None;
+        let outcome = parts().and_then(|parts| pipeline::run(parts, runtime, progress, stop));
+        let Err(error) = outcome else { return };
+        if started.elapsed() > PAUSE_MAX {
+            pause = PAUSE_MIN;
+        }
+        tracing::error!("the street stopped: {error:#}; starting again from the last checkpoint in {} s", pause.as_secs());
+        metrics::counter!("flexmeter_street_restarts_total").increment(1);
+        *trouble.lock() = Some(format!("{error:#}"));
+        let mut stop = stop.clone();
+        runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|&stop| stop) => {}
+            }
+        });
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}

@@ -1,0 +1,345 @@
+//! `flexmeter up`: starts the roles of this process and joins them.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwapOption;
+use datafusion::catalog::TableProvider;
+use flexmeter_connectors::lake::Lake;
+use flexmeter_connectors::log::{self, InboundLog};
+use flexmeter_connectors::mqtt::Broker;
+use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
+use flexmeter_model::TenantId;
+use flexmeter_queries::auth::{AuthConfig, Authenticator};
+use flexmeter_queries::catalog::{HistorySource, HistoryView};
+use flexmeter_queries::live::LiveStore;
+use flexmeter_queries::flight::FlightConfig;
+use flexmeter_queries::rest::{ComponentState, Health, RestConfig, RestState};
+use flexmeter_queries::session::{SqlLimits, SqlService};
+use flexmeter_queries::{flight, rest};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::sync::watch;
+
+use crate::checkpoint::CheckpointStore;
+use crate::cli::Role;
+use crate::config::{Config, ConfigError, UnknownDevices};
+use crate::pipeline::{self, Parts};
+use crate::secrets::Secrets;
+use crate::supervision::Street;
+
+/// How long a clean stop may take before we leave anyway.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the roles until the process is told to stop.
+pub(crate) fn run(config: Config, roles: &[Role], json: bool) -> anyhow::Result<ExitCode> {
+    let roles = Roles::new(roles)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut stop_signal = std::pin::pin!(stop_signal()?);
+        let platform = tokio::select! {
+            platform = Platform::start(config, roles) => platform?,
+            name = &mut stop_signal => {
+                eprintln!("stopped by {name} while starting");
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        announce(&platform, json)?;
+        let name = stop_signal.await;
+        tracing::info!("{name}: stopping");
+        match tokio::time::timeout(STOP_PATIENCE, platform.stop()).await {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(_) => bail!("not stopped after {} s; nothing acknowledged is lost, the next start replays the log", STOP_PATIENCE.as_secs()),
+        }
+    })
+}
+
+/// The roles of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Roles {
+    bridge: bool,
+    engine: bool,
+}
+
+impl Roles {
+    /// Every role.
+    pub(crate) const ALL: Self = Self { bridge: true, engine: true };
+
+    fn new(roles: &[Role]) -> Result<Self, ConfigError> {
+        let has = |role| roles.contains(&role) || roles.contains(&Role::All);
+        if roles.contains(&Role::Gateway) {
+            return Err(ConfigError::Invalid("role gateway is not part of this version; devices speak MQTT to role bridge".to_owned()));
+        }
+        if has(Role::Serve) && !has(Role::Engine) {
+            return Err(ConfigError::Invalid("role serve needs role engine in the same process in this version: --role engine --role serve".to_owned()));
+        }
+        Ok(Self { bridge: has(Role::Bridge), engine: has(Role::Engine) })
+    }
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn announce(platform: &Platform, json: bool) -> anyhow::Result<()> {
+    let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let (mqtt, rest, flight) = (text(platform.mqtt), text(platform.rest), text(platform.flight));
+    if json {
+        let mut line = serde_json::json!({ "ready": true, "mqtt": mqtt, "rest": rest, "flight": flight });
+        if let Some(password) = &platform.fresh_admin_password {
+            line["adminPassword"] = password.as_str().into();
+        }
+        println!("{line}");
+    } else {
+        for (what, address) in [("MQTT       mqtt://", mqtt), ("REST       http://", rest), ("Flight SQL grpc://", flight)] {
+            if let Some(address) = address {
+                println!("{what}{address}");
+            }
+        }
+        if let Some(password) = &platform.fresh_admin_password {
+            println!("user admin, password {password}   (made now and shown only once; keep it)");
+        }
+        println!("ready");
+    }
+    std::io::Write::flush(&mut std::io::stdout())?;
+    Ok(())
+}
+
+/// A running platform: the roles of one process, joined.
+pub(crate) struct Platform {
+    /// Where the MQTT broker listens.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// Where REST listens.
+    pub(crate) rest: Option<SocketAddr>,
+    /// Where Flight SQL listens.
+    pub(crate) flight: Option<SocketAddr>,
+    /// The admin's password, if it was made at this start.
+    pub(crate) fresh_admin_password: Option<String>,
+    log: Arc<dyn InboundLog>,
+    broker: Option<Broker>,
+    street: Option<Street>,
+    stop: watch::Sender<bool>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Platform {
+    /// Starts the roles; returns when everything listens and what was in the log has been applied.
+    pub(crate) async fn start(config: Config, roles: Roles) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
+        let secrets =
+            if config.insecure { Secrets::insecure()? } else { Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())? };
+        let metrics = install_metrics()?;
+        let log = log::open(&config.log, &config.data_dir).await.context("the inbound log does not open")?;
+        let (stop, stopped) = watch::channel(false);
+        let mut platform = Self {
+            mqtt: None,
+            rest: None,
+            flight: None,
+            fresh_admin_password: secrets.fresh_admin_password.clone(),
+            log: Arc::clone(&log),
+            broker: None,
+            street: None,
+            stop,
+            servers: Vec::new(),
+        };
+        if roles.engine {
+            platform.start_engine(&config, &secrets, metrics, stopped.clone()).await?;
+        }
+        if roles.bridge {
+            let check = Arc::clone(&secrets.check);
+            let logins = if config.insecure { Logins::insecure() } else { Logins::secure(PlatformKey::new(&secrets.platform_key)?, Arc::new(move |user, password| check(user, password))) };
+            let broker = Broker::start(config.mqtt.clone(), Arc::clone(&log), logins).await.context("the MQTT broker does not start")?;
+            platform.mqtt = Some(broker.local_addr());
+            platform.broker = Some(broker);
+            platform.servers.push(tokio::spawn(beat(Arc::clone(&log), Duration::from_secs(config.engine.heartbeat_s), stopped)));
+        }
+        Ok(platform)
+    }
+
+    async fn start_engine(&mut self, config: &Config, secrets: &Secrets, metrics: PrometheusHandle, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+        let history = Arc::new(LakeHistory::default());
+        let live = Arc::new(LiveStore::new());
+        let street = Street::start(street_parts(config, Arc::clone(&self.log), Arc::clone(&live), Arc::clone(&history))?)?;
+        let mut progress = street.progress.clone();
+        let trouble = Arc::clone(&street.trouble);
+        tokio::select! {
+            caught_up = progress.wait_for(|progress| progress.caught_up) => { caught_up.context("the street ended while it caught up")?; }
+            problem = first_trouble(&street) => bail!("the street does not start: {problem}"),
+        }
+        let tenant = default_tenant()?;
+        let check = Arc::clone(&secrets.check);
+        let auth = Arc::new(Authenticator::new(AuthConfig {
+            check: Arc::new(move |user, password| check(user, password.as_bytes())),
+            tenant: tenant.clone(),
+            token_key: secrets.platform_key,
+            insecure: config.insecure,
+        }));
+        let sql = Arc::new(SqlService::new(Arc::clone(&live), history, SqlLimits::default())?);
+
+        let listener = tokio::net::TcpListener::bind(config.flight.listen).await.with_context(|| format!("flight.listen = {}", config.flight.listen))?;
+        self.flight = Some(listener.local_addr()?);
+        let serve = flight::serve(FlightConfig::default(), listener, Arc::clone(&sql), Arc::clone(&auth), is_true(stopped.clone()));
+        self.servers.push(tokio::spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!("Flight SQL ended: {error}");
+            }
+        }));
+
+        let listener = tokio::net::TcpListener::bind(config.rest.listen).await.with_context(|| format!("rest.listen = {}", config.rest.listen))?;
+        self.rest = Some(listener.local_addr()?);
+        let state = RestState {
+            sql,
+            live,
+            auth,
+            readiness: Arc::new(move || readiness(&trouble)),
+            metrics: Arc::new(move || metrics.render()),
+        };
+        let serve = rest::serve(RestConfig::default(), listener, state, is_true(stopped));
+        self.servers.push(tokio::spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!("REST ended: {error}");
+            }
+        }));
+        self.street = Some(street);
+        Ok(())
+    }
+
+    /// Stops in the order of the street: first nothing comes in, then everything is applied, committed and checkpointed.
+    pub(crate) async fn stop(mut self) {
+        if let Some(broker) = self.broker.take() {
+            broker.stop().await;
+        }
+        if let Some(street) = self.street.take() {
+            street.stop().await;
+        }
+        self.stop.send_replace(true);
+        for server in self.servers {
+            // servers let running requests finish, but not for ever
+            if tokio::time::timeout(Duration::from_secs(5), server).await.is_err() {
+                tracing::warn!("a server did not stop in time");
+            }
+        }
+        if let Err(error) = self.log.close().await {
+            tracing::error!("the log did not close: {error}");
+        }
+    }
+}
+
+async fn first_trouble(street: &Street) -> String {
+    loop {
+        if let Some(problem) = street.trouble.lock().clone() {
+            return problem;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn readiness(trouble: &parking_lot::Mutex<Option<String>>) -> Vec<ComponentState> {
+    let detail = trouble.lock().clone();
+    let health = if detail.is_some() { Health::Down } else { Health::Ok };
+    vec![ComponentState { name: "street", health, detail }]
+}
+
+async fn is_true(mut flag: watch::Receiver<bool>) {
+    // a dropped sender means that the platform is gone, which is a reason to stop too
+    let _ = flag.wait_for(|&set| set).await;
+}
+
+/// The tenant of an installation without tenants.
+pub(crate) const DEFAULT_TENANT: &str = "default";
+
+pub(crate) fn default_tenant() -> anyhow::Result<TenantId> {
+    TenantId::new(DEFAULT_TENANT).context("the default tenant's name")
+}
+
+/// What the street is built from, each time it starts: a fresh lake handle, the newest checkpoint.
+fn street_parts(
+    config: &Config,
+    log: Arc<dyn InboundLog>,
+    live: Arc<LiveStore>,
+    history: Arc<LakeHistory>,
+) -> anyhow::Result<impl Fn() -> anyhow::Result<Parts> + Send + 'static> {
+    let unknown_devices = unknown_devices(config)?;
+    let config = config.clone();
+    let runtime = tokio::runtime::Handle::current();
+    Ok(move || {
+        let lake = runtime.block_on(Lake::open(config.lake.clone(), &[default_tenant()?])).context("the lake does not open")?;
+        let lake = Arc::new(lake);
+        history.lake.store(Some(Arc::clone(&lake)));
+        Ok(Parts {
+            log: Arc::clone(&log),
+            lake,
+            live: Arc::clone(&live),
+            checkpoints: CheckpointStore::open(config.data_dir.join("checkpoints"))?,
+            engine: pipeline::engine_config(&config, unknown_devices.clone()),
+            checkpoint_every: Duration::from_secs(config.engine.checkpoint_s),
+            retention: Duration::from_secs(config.engine.log_retention_hours * 3600),
+        })
+    })
+}
+
+/// What becomes of devices nobody announced.
+fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
+    let (UnknownDevices::Reject, Some(file)) = (config.devices.unknown, &config.devices.known_file) else {
+        return Ok(flexmeter_dataflows::UnknownDevices::Accept);
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("devices.known_file {}", file.display()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let known = lines.map(|line| {
+        let (tenant, id) = line.split_once('/').unwrap_or((DEFAULT_TENANT, line));
+        (tenant.to_owned(), id.to_owned())
+    });
+    Ok(flexmeter_dataflows::UnknownDevices::Reject { known: Arc::new(known.collect()) })
+}
+
+/// Moves log time on while nothing comes in.
+async fn beat(log: Arc<dyn InboundLog>, every: Duration, mut stopped: watch::Receiver<bool>) {
+    let mut appended = log.appended();
+    loop {
+        appended.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            _ = stopped.wait_for(|&stopped| stopped) => return,
+        }
+        if !appended.has_changed().unwrap_or(true)
+            && let Err(error) = log.heartbeat().await
+        {
+            tracing::warn!("no heartbeat: {error}");
+        }
+    }
+}
+
+/// Prometheus metrics of the process; a process has one recorder, so a second platform in it shares the first's.
+fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: std::sync::OnceLock<PrometheusHandle> = std::sync::OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    Ok(HANDLE.get_or_init(|| handle).clone())
+}
+
+/// The lake as the counter sees it; swapped when the street starts again.
+#[derive(Debug, Default)]
+struct LakeHistory {
+    lake: ArcSwapOption<Lake>,
+}
+
+impl HistorySource for LakeHistory {
+    fn view(&self, tenant: &TenantId, table: &str) -> HistoryView {
+        let lake = self.lake.load();
+        let Some(view) = lake.as_ref().and_then(|lake| lake.view(tenant, table)) else {
+            return HistoryView { committed: None, tail: Vec::new() };
+        };
+        HistoryView { committed: Some(Arc::clone(&view.committed) as Arc<dyn TableProvider>), tail: view.tail.clone() }
+    }
+}
