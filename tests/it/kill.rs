@@ -1,6 +1,8 @@
 //! Kill -9 at random moments, under load: nothing acknowledged is lost, nothing is there twice, and it is back within ten seconds.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -8,11 +10,21 @@ use std::time::{Duration, SystemTime};
 use crate::foreign;
 use crate::ledger::{self, Ledger};
 use crate::server::Server;
+use crate::skipped;
+use kafka_server::KafkaServer;
 
+#[path = "../servers/kafka.rs"]
+mod kafka_server;
+
+/// Everything that writes does so as often as it can, so that the kills find it writing.
+const RESTLESS: [(&str, &str); 2] = [("engine.checkpoint_s", "1"), ("lake.commit_s", "1")];
 /// Set to repeat a run.
 const SEED_VARIABLE: &str = "FLEXMETER_SEED";
 const N_KILLS: u32 = 30;
+const N_KILLS_KAFKA: u32 = 4;
 const N_DEVICES: usize = 16;
+/// Fewer would prove nothing.
+const N_MESSAGES_LEAST: usize = 500;
 /// A process lives at most this long after it is ready.
 const LIFE_MS_MAX: u64 = 1_500;
 /// One kill in this many hits a process that is still starting.
@@ -26,19 +38,33 @@ const APPLIED_DEADLINE: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread")]
 async fn thirty_kills_under_load_lose_nothing_and_double_nothing() {
     let _load = crate::LOAD.lock().await;
+    kill_under_load(&RESTLESS, N_KILLS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_kafka_as_the_log_kills_lose_nothing_either() {
+    let _load = crate::LOAD.lock().await;
+    let kafka = match KafkaServer::start(answers_kafka) {
+        Ok(kafka) => kafka,
+        Err(why) => return skipped("kills with Kafka as the log", &why),
+    };
+    let mut settings = RESTLESS.to_vec();
+    settings.extend([("log.kind", "kafka"), ("log.kafka.brokers", &kafka.brokers)]);
+    kill_under_load(&settings, N_KILLS_KAFKA).await;
+}
+
+async fn kill_under_load(settings: &[(&str, &str)], n_kills: u32) {
     let seed = seed();
     eprintln!("seed {seed} ({SEED_VARIABLE}={seed} repeats the moments of the kills)");
     let mut random = SplitMix(seed);
-    // everything that writes does so as often as it can, so that the kills find it writing
-    let mut server = Server::with(&[("engine.checkpoint_s", "1"), ("lake.commit_s", "1")]);
+    let mut server = Server::with(settings);
     let address = Arc::new(Mutex::new(server.addresses().mqtt));
     let stop = Arc::new(AtomicBool::new(false));
-    let devices: Vec<_> = (0..N_DEVICES)
-        .map(|i| tokio::spawn(ledger::publish(format!("kill-{i}"), Arc::clone(&address), Arc::clone(&stop))))
-        .collect();
+    let publish = |i| tokio::spawn(ledger::publish(format!("kill-{i}"), Arc::clone(&address), Arc::clone(&stop)));
+    let devices: Vec<_> = (0..N_DEVICES).map(publish).collect();
 
     let mut slowest = Duration::ZERO;
-    for kill in 0..N_KILLS {
+    for kill in 0..n_kills {
         if random.below(EARLY_KILL_EVERY) == 0 {
             server.kill();
             let _ready = server.spawn();
@@ -58,25 +84,38 @@ async fn thirty_kills_under_load_lose_nothing_and_double_nothing() {
     for device in devices {
         ledgers.push(device.await.unwrap());
     }
+    check(server, &ledgers, slowest, seed).await;
+}
 
-    let n_messages: usize = ledgers.iter().map(|ledger| ledger.good.len() + ledger.broken.len()).sum();
-    let n_sent_again: u64 = ledgers.iter().map(|ledger| ledger.n_sent_again).sum();
-    eprintln!("{n_messages} messages acknowledged, {n_sent_again} of them sent again, slowest recovery {slowest:?}");
-    assert!(
-        n_messages > 1_000 && n_sent_again > 0,
-        "too little load to prove anything: {n_messages} messages, {n_sent_again} sent again"
-    );
-
+/// The ledgers against SQL, against the lake, and against SQL once more after a clean stop.
+async fn check(mut server: Server, ledgers: &[Ledger], slowest: Duration, seed: u64) {
     let n_good: usize = ledgers.iter().map(|ledger| ledger.good.len()).sum();
-    server
-        .wait_for_count("SELECT count(*) FROM measurements", n_good as u64, APPLIED_DEADLINE)
-        .await;
-    compare(&server, &ledgers, seed).await;
+    let n_broken: usize = ledgers.iter().map(|ledger| ledger.broken.len()).sum();
+    let n_sent_again: u64 = ledgers.iter().map(|ledger| ledger.n_sent_again).sum();
+    eprintln!("{} messages acknowledged, {n_sent_again} of them sent again, slowest recovery {slowest:?}", n_good + n_broken);
+    assert!(n_good > N_MESSAGES_LEAST && n_sent_again > 0, "too little load to prove anything: {n_good} readings, {n_sent_again} sent again");
+
+    server.wait_for_count("SELECT count(*) FROM measurements", n_good as u64, APPLIED_DEADLINE).await;
+    compare(&server, ledgers, seed).await;
     server.stop();
     foreign::check_lake_count(&server, "measurements", n_good as u64);
-    foreign::check_lake_count(&server, "rejections", (n_messages - n_good) as u64);
+    foreign::check_lake_count(&server, "rejections", n_broken as u64);
     server.start();
-    compare(&server, &ledgers, seed).await;
+    compare(&server, ledgers, seed).await;
+}
+
+/// Whether a Kafka broker answers an ApiVersions request (version 0: every broker knows it).
+fn answers_kafka(brokers: &str) -> bool {
+    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+    let ask = || {
+        let mut stream = TcpStream::connect(brokers)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(&REQUEST)?;
+        let mut head = [0; 8];
+        stream.read_exact(&mut head)?;
+        std::io::Result::Ok(head[7] == 1)
+    };
+    ask().unwrap_or(false)
 }
 
 /// Ledger = SQL, message by message.
