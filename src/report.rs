@@ -2,6 +2,16 @@
 
 use std::fmt::Display;
 
+use hdrhistogram::Histogram;
+
+/// Longest latency a histogram tells apart: a minute, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// A histogram of latencies in microseconds. Its bounds are fixed, because a growing one saturates at the little it starts with.
+pub(crate) fn latency_histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
+}
+
 /// A table with a header, printed with aligned columns; numbers are right-aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -68,6 +78,14 @@ mod tests {
         table.row([&"accepted", &12]);
         table.row([&"rejected", &3]);
         assert_eq!(table.render(), "what      n\n--------  --\naccepted  12\nrejected   3\n");
+    }
+
+    #[test]
+    fn a_latency_comes_back_as_it_was_recorded() -> anyhow::Result<()> {
+        let mut histogram = latency_histogram()?;
+        histogram.saturating_record(12_345);
+        assert!(histogram.value_at_quantile(0.5).abs_diff(12_345) < 20);
+        Ok(())
     }
 
     #[test]

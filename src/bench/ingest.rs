@@ -40,9 +40,12 @@ pub(crate) struct IngestArgs {
     /// Log partitions.
     #[arg(long, default_value_t = 8)]
     partitions: u32,
-    /// Also write the lake, in this folder (emptied of nothing: use a fresh one) or a temporary one.
-    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "")]
-    lake: Option<PathBuf>,
+    /// Also write the lake, in a temporary folder or in --lake-dir.
+    #[arg(long)]
+    lake: bool,
+    /// Fresh folder for the lake; kept.
+    #[arg(long, value_name = "DIR", requires = "lake")]
+    lake_dir: Option<PathBuf>,
     /// Runs each figure is the best of.
     #[arg(long, default_value_t = 1)]
     runs: usize,
@@ -159,12 +162,12 @@ fn close(open: &mut [RecordBlock]) -> Vec<RecordBlock> {
 fn measure(args: &IngestArgs, workers: usize, lines: &[Vec<u8>], epochs: &[Vec<RecordBlock>]) -> anyhow::Result<Line> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let scratch = tempfile::tempdir()?;
-    let lake = match &args.lake {
-        Some(dir) => {
-            let path = if dir.as_os_str().is_empty() { scratch.path().join("lake") } else { dir.clone() };
+    let lake = match args.lake {
+        true => {
+            let path = args.lake_dir.clone().unwrap_or_else(|| scratch.path().join("lake"));
             Some(Arc::new(runtime.block_on(Lake::open(LakeConfig::new(path), &[TenantId::new("default")?]))?))
         }
-        None => None,
+        false => None,
     };
     // copied before the clock starts: the engine takes its blocks by value
     let epochs = epochs.to_vec();
@@ -200,7 +203,7 @@ fn measure(args: &IngestArgs, workers: usize, lines: &[Vec<u8>], epochs: &[Vec<R
     Ok(Line {
         bench: "ingest",
         workers,
-        lake: args.lake.is_some(),
+        lake: args.lake,
         messages: lines.len() as u64,
         accepted: answer.accepted,
         rejected: answer.rejected,

@@ -69,7 +69,7 @@ async fn measure(args: &LatencyArgs, platform: &child::Platform, load_average: f
     let http = mqtt::client()?;
     let latest = format!("http://{}/api/v1/devices/{PROBE_METER}/latest", platform.rest);
     let topic = format!("flexmeter/default/{PROBE_METER}/events");
-    let (mut acked, mut readable) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
+    let (mut acked, mut readable) = (crate::report::latency_histogram()?, crate::report::latency_histogram()?);
     for i in 0..args.probes {
         // a warm-up of a tenth is not counted: connections and caches are made once
         let value = 200.0 + f64::from(i) / 100.0;

@@ -8,7 +8,6 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
 use flexmeter_connectors::mqtt::publisher::{Publisher, PublisherConfig};
-use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -105,7 +104,7 @@ async fn measure(args: &MqttArgs, platform: &child::Platform, publishes: Vec<Pub
     config.inflight_per_connection = args.inflight;
     let publisher = Publisher::connect(config).await?;
     let n_messages: u64 = publishes.iter().map(|publish| publish.n).sum();
-    let latency = Arc::new(Mutex::new(Histogram::<u64>::new(3)?));
+    let latency = Arc::new(Mutex::new(crate::report::latency_histogram()?));
     let outstanding = Arc::new(tokio::sync::Semaphore::new(args.connections * args.inflight));
     let all = u32::try_from(args.connections * args.inflight)?;
     let counts = Arc::new(Mutex::new((0_u64, 0_u64)));

@@ -119,7 +119,7 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::R
     let mut config = PublisherConfig::new(format!("mqtt://{}:{password}@{mqtt}", crate::secrets::ADMIN));
     config.connections = CONNECTIONS;
     let publisher = Arc::new(Publisher::connect(config).await.context("the meters cannot connect")?);
-    let ledger = Arc::new(Mutex::new(Ledger { acknowledged: Vec::new(), latency_us: Histogram::new(3)?, failed: 0 }));
+    let ledger = Arc::new(Mutex::new(Ledger { acknowledged: Vec::new(), latency_us: crate::report::latency_histogram()?, failed: 0 }));
 
     let seconds = args.seconds.or(args.check.then_some(10));
     let stop = async {
