@@ -144,12 +144,13 @@ impl Pump<'_> {
             let blocks = self.read()?;
             if blocks.is_empty() {
                 self.report(true);
-                let mut applied = self.applied.clone();
+                let caught_up = self.progress.borrow().caught_up;
+                let applied = &mut self.applied;
                 self.runtime.block_on(async {
                     tokio::select! {
                         _ = appended.changed() => {}
                         _ = stop.changed() => {}
-                        _ = applied.changed() => {}
+                        _ = applied.changed(), if !caught_up => {}
                         () = tokio::time::sleep_until(checkpoint_due.into()) => {}
                     }
                 });
@@ -191,8 +192,8 @@ impl Pump<'_> {
         Ok(blocks)
     }
 
-    fn report(&self, at_end: bool) {
-        let applied = *self.applied.borrow();
+    fn report(&mut self, at_end: bool) {
+        let applied = *self.applied.borrow_and_update();
         let caught_up = at_end && applied >= Some(self.epoch);
         self.progress.send_if_modified(|progress| {
             let changed = caught_up && !progress.caught_up;
