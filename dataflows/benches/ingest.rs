@@ -68,7 +68,10 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -84,7 +87,10 @@ impl Load {
         let mut random = Random(7);
         let mut epochs = Vec::new();
         let mut next_offset = [0; N_PARTITIONS as usize];
-        let mut expected = EpochCounts { n_messages, ..EpochCounts::default() };
+        let mut expected = EpochCounts {
+            n_messages,
+            ..EpochCounts::default()
+        };
         let mut last_of: Vec<String> = vec![String::new(); N_DEVICES as usize];
         let mut blocks = empty_blocks(&next_offset);
         for i in 0..n_messages {
@@ -104,7 +110,11 @@ impl Load {
                 }
                 _ => {
                     expected.n_accepted += 1;
-                    let late_us = if (3..6).contains(&fate) { random.below(3_600) as i64 * SECOND_US } else { 0 };
+                    let late_us = if (3..6).contains(&fate) {
+                        random.below(3_600) as i64 * SECOND_US
+                    } else {
+                        0
+                    };
                     let payload = measurements(&hardware_id, now - late_us, &mut random);
                     last_of[device as usize].clone_from(&payload);
                     payload
@@ -134,7 +144,12 @@ impl Load {
 }
 
 fn empty_blocks(next_offset: &[u64]) -> Vec<RecordBlock> {
-    let block = |(partition, &base_offset)| RecordBlock { partition: partition as u32, base_offset, n_records: 0, data: Vec::new() };
+    let block = |(partition, &base_offset)| RecordBlock {
+        partition: partition as u32,
+        base_offset,
+        n_records: 0,
+        data: Vec::new(),
+    };
     next_offset.iter().enumerate().map(block).collect()
 }
 
@@ -145,12 +160,21 @@ fn measurements(hardware_id: &str, event_time: i64, random: &mut Random) -> Stri
         let comma = if n > 0 { "," } else { "" };
         write!(text, r#"{comma}"{name}":{}.{:03}"#, random.below(300), random.below(1000)).unwrap();
     }
-    write!(text, r#"}},"updateState":true,"eventDate":"{}"}}}}"#, EventTime::from_micros(event_time)).unwrap();
+    write!(
+        text,
+        r#"}},"updateState":true,"eventDate":"{}"}}}}"#,
+        EventTime::from_micros(event_time)
+    )
+    .unwrap();
     text
 }
 
 fn messages(load: &Load, n_workers: usize) {
-    let config = EngineConfig { n_workers, n_partitions: N_PARTITIONS, ..EngineConfig::default() };
+    let config = EngineConfig {
+        n_workers,
+        n_partitions: N_PARTITIONS,
+        ..EngineConfig::default()
+    };
     let epochs = load.epochs.clone();
     let n_bytes: usize = epochs.iter().flatten().map(|block| block.data.len()).sum();
     let (sender, closed) = sync_channel::<ClosedEpoch>(2);
@@ -173,7 +197,13 @@ fn messages(load: &Load, n_workers: usize) {
     let (counts, n_changes, n_rows) = taker.join().unwrap();
     let (seconds, cpu_seconds) = (begin.elapsed().as_secs_f64(), cpu_s() - cpu_begin);
     assert_eq!(counts, load.expected);
-    let EpochCounts { n_messages, n_accepted, n_rejected, n_duplicates, .. } = counts;
+    let EpochCounts {
+        n_messages,
+        n_accepted,
+        n_rejected,
+        n_duplicates,
+        ..
+    } = counts;
     println!(
         r#"{{"bench":"ingest","workers":{n_workers},"lake":false,"messages":{n_messages},"bytes_per_record":{},"accepted":{n_accepted},"rejected":{n_rejected},"duplicates":{n_duplicates},"changes":{n_changes},"rows":{n_rows},"seconds":{seconds:.3},"cpu_seconds":{cpu_seconds:.2},"messages_per_cpu_second":{:.0}}}"#,
         n_bytes as u64 / n_messages,
@@ -183,7 +213,12 @@ fn messages(load: &Load, n_workers: usize) {
 
 fn one_message(n: u64) -> Vec<RecordBlock> {
     let partition = partition_of("default", "meter-1", N_PARTITIONS);
-    let mut block = RecordBlock { partition, base_offset: n, n_records: 1, data: Vec::new() };
+    let mut block = RecordBlock {
+        partition,
+        base_offset: n,
+        n_records: 1,
+        data: Vec::new(),
+    };
     let now = START_US + n as i64 * SECOND_US;
     let payload = measurements("meter-1", now, &mut Random(n));
     Record {
@@ -201,7 +236,11 @@ fn one_message(n: u64) -> Vec<RecordBlock> {
 
 fn latency(n_workers: usize) {
     const N: usize = 300;
-    let config = EngineConfig { n_workers, n_partitions: N_PARTITIONS, ..EngineConfig::default() };
+    let config = EngineConfig {
+        n_workers,
+        n_partitions: N_PARTITIONS,
+        ..EngineConfig::default()
+    };
     let (sender, closed) = sync_channel(2);
     let mut engine = Engine::start(config, Vec::new(), sender).unwrap();
     let mut latencies_us: Vec<u128> = (0..N as u64)
@@ -222,7 +261,11 @@ fn latency(n_workers: usize) {
 
 fn idle(n_workers: usize) {
     const SECONDS: u64 = 4;
-    let config = EngineConfig { n_workers, n_partitions: N_PARTITIONS, ..EngineConfig::default() };
+    let config = EngineConfig {
+        n_workers,
+        n_partitions: N_PARTITIONS,
+        ..EngineConfig::default()
+    };
     let (sender, closed) = sync_channel(2);
     let mut engine = Engine::start(config, Vec::new(), sender).unwrap();
     engine.feed(1, one_message(0)).unwrap();
@@ -239,7 +282,11 @@ fn idle(n_workers: usize) {
 
 /// A checkpoint of many devices with six readings each, in memory: written, read, and its rows brought back.
 fn restore(n_devices: u64) {
-    let config = EngineConfig { n_workers: 2, n_partitions: N_PARTITIONS, ..EngineConfig::default() };
+    let config = EngineConfig {
+        n_workers: 2,
+        n_partitions: N_PARTITIONS,
+        ..EngineConfig::default()
+    };
     let (sender, closed) = sync_channel::<ClosedEpoch>(1);
     let mut engine = Engine::start(config.clone(), Vec::new(), sender).unwrap();
     let taker = std::thread::spawn(move || closed.iter().count());

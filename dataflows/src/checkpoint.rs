@@ -1,8 +1,8 @@
 //! The checkpoint of one partition, as bytes.
 //!
 //! ```text
-//! magic "FLXPART\n" · version u32 · partition u32 · next offset u64 · log time i64 · tick i64
-//! device table · identities · totals · latest · load profile · crc32 u32 of everything before it
+//! magic "FLXPART\n" · version u32 · number of partitions u32 · partition u32
+//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · crc32 u32 of everything before it
 //! ```
 //! Integers are little endian; counts are LEB128. A reader believes nothing: lengths are checked against the bytes that are left
 //! before anything is allocated, and every damaged file is an error, never a panic.
@@ -33,6 +33,12 @@ pub enum CheckpointError {
         partition: u32,
         /// The offset it is of.
         offset: u64,
+    },
+    /// The log had another number of partitions, so devices were on others.
+    #[error("the file is of a log with {found} partitions; start with that number, or from the log")]
+    Partitions {
+        /// The number found.
+        found: u32,
     },
     /// A value cannot be right.
     #[error("the {what} in it cannot be right; use an older checkpoint")]

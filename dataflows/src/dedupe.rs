@@ -228,3 +228,129 @@ impl Tally {
         accepted.tally.sort_unstable();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identities::Identity;
+
+    fn verdict(kind: Kind, event_time: i64, log_time: i64) -> Verdict {
+        let identity = Identity::dated(0, kind as u8, event_time, 1);
+        Verdict {
+            kind,
+            n_rejections: 0,
+            tenant: 0,
+            identity,
+            novelty: Novelty::Dated { device: 0, event_time },
+            log_time,
+        }
+    }
+
+    fn judged(verdicts: Vec<Verdict>, ticks: Vec<Tick>) -> Judged {
+        let tenants = std::sync::Arc::new(vec![TenantId::new("t").unwrap()]);
+        Judged {
+            tenants,
+            verdicts,
+            ticks,
+            ..Judged::default()
+        }
+    }
+
+    #[test]
+    fn each_fate_is_counted_by_tenant() {
+        let mut identities = Identities::default();
+        let verdicts = vec![verdict(Kind::Empty, 1, 0), verdict(Kind::Empty, 1, 0), verdict(Kind::Empty, 2, 0)];
+        let accepted = drop_repeats(&mut identities, judged(verdicts, Vec::new()), &EngineConfig::default());
+        assert_eq!(
+            accepted.counts,
+            EpochCounts {
+                n_messages: 3,
+                n_accepted: 2,
+                n_duplicates: 1,
+                ..EpochCounts::default()
+            }
+        );
+        let tally: Vec<_> = accepted.tally.iter().map(|(_, code, n)| (*code, *n)).collect();
+        assert_eq!(tally, [(OutcomeCode::Accepted, 2), (OutcomeCode::Duplicate, 1)]);
+    }
+
+    #[test]
+    fn a_message_is_remembered_for_the_whole_horizon_and_forgotten_after_it() {
+        let config = EngineConfig {
+            dedupe_horizon_us: 3 * TICK_US,
+            ..EngineConfig::default()
+        };
+        for (minute, expected) in [(3, 1), (4, 0)] {
+            let mut identities = Identities::default();
+            let verdicts = vec![verdict(Kind::Empty, 5, 0), verdict(Kind::Empty, 5, minute * TICK_US)];
+            let ticks = vec![
+                Tick {
+                    before: 0,
+                    minute: 0,
+                    offset: 0,
+                },
+                Tick {
+                    before: 1,
+                    minute,
+                    offset: 1,
+                },
+            ];
+            let accepted = drop_repeats(&mut identities, judged(verdicts, ticks), &config);
+            assert_eq!(accepted.counts.n_duplicates, expected, "after {minute} minutes");
+        }
+    }
+
+    #[test]
+    fn the_limit_forgets_the_oldest_and_counts_them() {
+        let config = EngineConfig {
+            dedupe_identities_max: 2,
+            ..EngineConfig::default()
+        };
+        let verdicts = [4, 3, 2, 4, 2].map(|event_time| verdict(Kind::Empty, event_time, 0)).to_vec();
+        let accepted = drop_repeats(&mut Identities::default(), judged(verdicts, Vec::new()), &config);
+        assert_eq!((accepted.counts.n_identities_forgotten, accepted.counts.n_duplicates), (2, 1));
+    }
+
+    #[test]
+    fn ticks_keep_their_place_among_the_messages_that_stay() {
+        let verdicts = vec![verdict(Kind::Empty, 1, 0), verdict(Kind::Empty, 1, 0)];
+        let ticks = vec![
+            Tick {
+                before: 1,
+                minute: 7,
+                offset: 40,
+            },
+            Tick {
+                before: 2,
+                minute: 8,
+                offset: 41,
+            },
+        ];
+        let accepted = drop_repeats(&mut Identities::default(), judged(verdicts, ticks), &EngineConfig::default());
+        assert_eq!(
+            accepted.ticks,
+            [
+                Tick {
+                    before: 0,
+                    minute: 7,
+                    offset: 40
+                },
+                Tick {
+                    before: 0,
+                    minute: 8,
+                    offset: 41
+                }
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_no_gap_in_any_column() {
+        let mut cut = Cut::default();
+        let mut column = [10, 11, 20, 21, 22, 30, 40, 41];
+        [(2, true), (3, false), (1, true), (2, true)]
+            .iter()
+            .for_each(|&(n, keep)| cut.pass(&mut column, n, keep));
+        assert_eq!(column[..cut.kept], [10, 11, 30, 40, 41]);
+    }
+}

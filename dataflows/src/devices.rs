@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flexmeter_model::outcome::Device;
 use flexmeter_model::{HardwareId, TenantId};
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::checkpoint::{CheckpointError, Reader, Writer};
@@ -15,6 +15,7 @@ use crate::config::UnknownDevices;
 pub(crate) struct DeviceTable {
     /// In the order they were met. Shared with the batches that name tenants by position.
     tenants: Arc<Vec<TenantId>>,
+    tenant_index: HashMap<TenantId, u32>,
     devices: Vec<Entry>,
     index: HashTable<Slot>,
     /// Position of the tenant asked for last: the next record mostly has the same.
@@ -59,14 +60,17 @@ impl DeviceTable {
         {
             return Some(self.last_tenant);
         }
-        let position = match self.tenants.iter().position(|tenant| tenant.as_str() == name) {
-            Some(position) => position,
+        self.last_tenant = match self.tenant_index.get(name) {
+            Some(&position) => position,
             None => {
-                Arc::make_mut(&mut self.tenants).push(TenantId::new(name).ok()?);
-                self.tenants.len() - 1
+                let tenant = TenantId::new(name).ok()?;
+                let tenants = Arc::make_mut(&mut self.tenants);
+                let position = tenants.len() as u32;
+                self.tenant_index.insert(tenant.clone(), position);
+                tenants.push(tenant);
+                position
             }
         };
-        self.last_tenant = position as u32;
         Some(self.last_tenant)
     }
 

@@ -378,3 +378,33 @@ fn in_order(mut epoch: ClosedEpoch) -> ClosedEpoch {
     epoch.totals.sort_unstable_by(|a, b| (&a.tenant, a.code).cmp(&(&b.tenant, b.code)));
     epoch
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_panics_is_an_error_and_never_a_hang() {
+        let (sender, closed) = sync_channel(8);
+        let mut engine = Engine::start(EngineConfig::default(), Vec::new(), sender).unwrap();
+        engine.feed(1, Vec::new()).unwrap();
+        assert_eq!(closed.recv().unwrap().epoch, 1);
+        // Time never goes back: timely panics when it is told so.
+        engine.commands[1]
+            .send(Command::Feed {
+                epoch: 0,
+                blocks: Vec::new(),
+            })
+            .unwrap();
+        engine.faults.wake();
+        assert!(closed.recv().is_err(), "the channel ends");
+        let error = engine.error().unwrap();
+        assert!(
+            matches!(&error, EngineError::WorkerPanicked { worker: 1, message } if message.contains("less_equal")),
+            "{error}"
+        );
+        assert_eq!(engine.feed(2, Vec::new()), Err(error.clone()));
+        assert_eq!(engine.snapshot(), Err(error.clone()));
+        assert_eq!(engine.shutdown(), Err(error));
+    }
+}

@@ -20,9 +20,7 @@ pub enum EngineError {
         expected: &'static str,
     },
     /// A record in the log cannot be read.
-    #[error(
-        "log partition {partition} is corrupt at offset {offset}: {source}; restore the log from a replica or skip the offset explicitly"
-    )]
+    #[error("log partition {partition} is corrupt at offset {offset}: {source}; restore the log from a copy")]
     CorruptRecord {
         /// The log partition.
         partition: u32,

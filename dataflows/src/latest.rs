@@ -213,3 +213,86 @@ impl DeviceRows {
 pub(crate) fn read_identifier(input: &mut Reader<'_>) -> Result<Identifier, CheckpointError> {
     Identifier::from_index(input.u8()?).ok_or(CheckpointError::Value { what: "identifier" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flexmeter_model::outcome::{MessageHead, Quality};
+    use flexmeter_model::{HardwareId, TenantId};
+
+    /// A message of device 0: event time, and values by identifier number.
+    type Message<'a> = (i64, &'a [(u8, f64)]);
+
+    fn measurements(messages: &[Message<'_>]) -> MeasurementColumns {
+        let (tenant, hardware_id) = (TenantId::new("t").unwrap(), HardwareId::new("m").unwrap());
+        let device = Arc::new(Device {
+            partition: 0,
+            index: 0,
+            tenant,
+            hardware_id,
+        });
+        let mut columns = MeasurementColumns::default();
+        for (offset, (event_time, values)) in messages.iter().enumerate() {
+            let event_time = EventTime::from_micros(*event_time);
+            let (device, offset, n_values) = (device.clone(), offset as u64, values.len() as u32);
+            columns.heads.push(MessageHead {
+                device,
+                event_time,
+                received_at: event_time,
+                offset,
+                n_values,
+                quality: Quality::Good,
+            });
+            for &(identifier, value) in *values {
+                columns.identifiers.push(Identifier::from_index(identifier).unwrap());
+                columns.values.push(value);
+            }
+        }
+        columns
+    }
+
+    type Change = (usize, Option<(i64, f64)>, Option<(i64, f64)>);
+
+    fn check(batches: &[&[Message<'_>]], expected: &[Change]) {
+        let mut latest = Latest::default();
+        let changes = batches.iter().map(|batch| latest.apply(&measurements(batch))).last().unwrap();
+        let pair = |reading: Option<Reading>| reading.map(|reading| (reading.event_time.micros(), reading.value));
+        let changes: Vec<_> = changes.iter().map(|c| (c.identifier.index(), pair(c.old), pair(c.new))).collect();
+        assert_eq!(changes, expected);
+    }
+
+    #[test]
+    fn a_batch_gives_one_net_change_for_each_key() {
+        check(
+            &[&[(10, &[(0, 1.0), (1, 2.0)]), (20, &[(1, 3.0)])]],
+            &[(0, None, Some((10, 1.0))), (1, None, Some((20, 3.0)))],
+        );
+    }
+
+    #[test]
+    fn an_older_reading_changes_nothing() {
+        check(&[&[(10, &[(0, 1.0)])], &[(9, &[(0, 5.0)])]], &[]);
+    }
+
+    #[test]
+    fn of_equal_event_times_the_later_in_the_log_wins() {
+        check(
+            &[&[(10, &[(0, 1.0)])], &[(10, &[(0, 5.0)])]],
+            &[(0, Some((10, 1.0)), Some((10, 5.0)))],
+        );
+        check(&[&[(10, &[(0, 1.0)])], &[(10, &[(0, 1.0)])]], &[]);
+    }
+
+    #[test]
+    fn the_order_of_quantities_in_a_message_does_not_matter() {
+        let expected = [
+            (2, Some((10, 3.0)), Some((20, 6.0))),
+            (0, Some((10, 1.0)), Some((20, 4.0))),
+            (1, None, Some((20, 5.0))),
+        ];
+        check(
+            &[&[(10, &[(0, 1.0), (2, 3.0)])], &[(20, &[(2, 6.0), (0, 4.0), (1, 5.0)])]],
+            &expected,
+        );
+    }
+}

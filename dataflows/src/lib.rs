@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod faults;
 mod identities;
+mod judge;
 mod latest;
 mod load_profile;
 mod partition;

@@ -7,8 +7,10 @@
 //! leaves memory. All of this happens at ticks of log time between two records, so it is the same for every way of cutting
 //! the log into epochs.
 
+mod timers;
+
 use std::collections::BTreeMap;
-use std::collections::btree_map::OccupiedEntry;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,12 +21,14 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
-use crate::batch::{Accepted, Part, ProfileOutput, Tick};
+use crate::batch::{Accepted, Part, ProfileOutput};
 use crate::checkpoint::{CheckpointError, Reader, Writer};
 use crate::config::{EngineConfig, TICK_US, WINDOW_US};
 use crate::devices::DeviceTable;
+use crate::judge::RECEIVED_AT_US;
 use crate::partition::PerPartition;
 use crate::profile_cell::Cell;
+use timers::leaves_at;
 
 /// Keeps the load profile, and says which rows changed and which are due for the lake.
 pub(crate) fn load_profile<'scope>(
@@ -51,6 +55,10 @@ pub(crate) fn load_profile<'scope>(
 
 /// A window that nothing waits to be flushed of.
 const NOT_DUE: i64 = i64::MAX;
+
+/// What a checkpoint may say without making later arithmetic overflow.
+const MINUTE_MAX: i64 = RECEIVED_AT_US.end / TICK_US;
+const START_US: Range<i64> = -RECEIVED_AT_US.end..RECEIVED_AT_US.end;
 
 /// The view's rows of one partition.
 #[derive(Debug)]
@@ -208,80 +216,6 @@ impl LoadProfile {
         }
     }
 
-    /// Log time enters a new minute: flush what is due, let go of what is old.
-    fn tick(&mut self, tick: &Tick, config: &EngineConfig, draft: &mut Draft) {
-        self.minute = tick.minute;
-        self.flush(tick, config, draft);
-        self.evict(tick, config, draft);
-    }
-
-    fn flush(&mut self, tick: &Tick, config: &EngineConfig, draft: &mut Draft) {
-        let mut n_left = config.profile_windows_per_tick_max;
-        while let Some(entry) = due(&mut self.flushes, tick.minute) {
-            let minute = *entry.key();
-            let mut keys = entry.remove();
-            keys.sort_unstable();
-            for (position, &key) in keys.iter().enumerate() {
-                if n_left == 0 {
-                    self.flushes.insert(minute, keys.split_off(position));
-                    return;
-                }
-                let Some(device) = self.devices.get_mut(key.device as usize) else {
-                    continue;
-                };
-                let Ok(at) = device.position(key.start) else { continue };
-                let DeviceWindows {
-                    device: Some(device),
-                    windows,
-                    ..
-                } = device
-                else {
-                    continue;
-                };
-                let window = &mut windows[at];
-                // An entry of a window that left memory and was opened again is not its own.
-                if window.flush_at == minute {
-                    window.flush_at = NOT_DUE;
-                    window.flush(device, tick.offset, draft);
-                    n_left -= 1;
-                }
-            }
-        }
-    }
-
-    fn evict(&mut self, tick: &Tick, config: &EngineConfig, draft: &mut Draft) {
-        let mut n_left = config.profile_windows_per_tick_max;
-        loop {
-            let is_early = self.n_windows > config.profile_windows_max;
-            let Some(entry) = due(&mut self.evictions, if is_early { i64::MAX } else { tick.minute }) else {
-                return;
-            };
-            let minute = *entry.key();
-            let mut keys = entry.remove();
-            keys.sort_unstable();
-            for (position, &key) in keys.iter().enumerate() {
-                let Some(device) = self.devices.get_mut(key.device as usize) else {
-                    continue;
-                };
-                let Ok(at) = device.position(key.start) else { continue };
-                let leaves_at = leaves_at(device.windows[at].touched, config);
-                if leaves_at > minute {
-                    self.evictions.entry(leaves_at).or_default().push(key);
-                    continue;
-                }
-                let is_early = self.n_windows > config.profile_windows_max;
-                if !is_early && (minute > tick.minute || n_left == 0) {
-                    self.evictions.entry(minute).or_default().extend(keys.split_off(position));
-                    return;
-                }
-                n_left = n_left.saturating_sub(1);
-                draft.output.n_windows_forgotten += u64::from(minute > tick.minute);
-                device.evict(at, key, self.batch, tick.offset, draft);
-                self.n_windows -= 1;
-            }
-        }
-    }
-
     /// Fills in where each changed row arrived; a row that came and went within the batch never was.
     fn settle(&self, draft: Draft) -> ProfileOutput {
         let mut output = draft.output;
@@ -327,9 +261,9 @@ impl LoadProfile {
             ..Self::default()
         };
         let n_devices = input.len(9)?;
-        if n_devices > table.len() {
+        if this.minute > MINUTE_MAX || n_devices > table.len() {
             return Err(CheckpointError::Value {
-                what: "number of devices in the load profile",
+                what: "log time or number of devices in the load profile",
             });
         }
         this.devices.reserve(n_devices);
@@ -353,7 +287,7 @@ impl LoadProfile {
         let (start, touched, flush_at) = (input.i64()?, input.i64()?, input.i64()?);
         let windows = &mut self.devices[index as usize].windows;
         let is_newer = windows.last().is_none_or(|window| window.start < start);
-        if start.rem_euclid(WINDOW_US) != 0 || touched > self.minute || !is_newer {
+        if !START_US.contains(&start) || start.rem_euclid(WINDOW_US) != 0 || touched > self.minute || !is_newer {
             return Err(CheckpointError::Value {
                 what: "load-profile window",
             });
@@ -489,13 +423,5 @@ fn change(device: &Arc<Device>, start: i64, identifier: Identifier, old: Option<
     }
 }
 
-/// The minute of log time from which a window that was last touched in another one may leave: it was untouched for the whole
-/// retention time by then.
-fn leaves_at(touched: i64, config: &EngineConfig) -> i64 {
-    touched.saturating_add((config.profile_retention_us + TICK_US - 1) / TICK_US + 1)
-}
-
-/// The first bucket, if it is due.
-fn due<T>(buckets: &mut BTreeMap<i64, T>, minute: i64) -> Option<OccupiedEntry<'_, i64, T>> {
-    buckets.first_entry().filter(|entry| *entry.key() <= minute)
-}
+#[cfg(test)]
+mod tests;

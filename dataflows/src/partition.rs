@@ -34,6 +34,10 @@ impl PartitionState {
     /// Reads a checkpoint.
     pub(crate) fn read(snapshot: &PartitionSnapshot, config: &EngineConfig) -> Result<Self, CheckpointError> {
         let mut input = Reader::begin(&snapshot.bytes)?;
+        let found = input.u32()?;
+        if found != config.n_partitions {
+            return Err(CheckpointError::Partitions { found });
+        }
         let partition = input.u32()?;
         let intake = Intake::read(&mut input, partition, &config.unknown_devices)?;
         if partition != snapshot.partition || intake.next_offset != snapshot.offset {
@@ -96,16 +100,17 @@ impl WorkerStates {
     }
 
     /// Writes the checkpoint of every partition met so far. Between two epochs only.
-    pub(crate) fn snapshot(&self) -> Vec<PartitionSnapshot> {
+    pub(crate) fn snapshot(&self, n_partitions: u32) -> Vec<PartitionSnapshot> {
         let intakes = self.intakes.borrow();
         intakes
             .iter()
-            .map(|(&partition, intake)| self.snapshot_of(partition, intake))
+            .map(|(&partition, intake)| self.snapshot_of(partition, intake, n_partitions))
             .collect()
     }
 
-    fn snapshot_of(&self, partition: u32, intake: &Intake) -> PartitionSnapshot {
+    fn snapshot_of(&self, partition: u32, intake: &Intake, n_partitions: u32) -> PartitionSnapshot {
         let mut out = Writer::begin(CAPACITY_START);
+        out.u32(n_partitions);
         out.u32(partition);
         intake.write(&mut out);
         write(&self.identities, partition, |state| state.write(&mut out));

@@ -88,7 +88,7 @@ fn work(worker: &mut Worker, seat: Seat) {
             Ok(Command::Snapshot { reply }) => {
                 settle(worker, &input, &probe, &faults);
                 // Who asked may have given up.
-                let _ = reply.send(states.snapshot());
+                let _ = reply.send(states.snapshot(config.n_partitions));
             }
             Err(TryRecvError::Empty) => {
                 worker.step_or_park(Some(PARK_MAX));

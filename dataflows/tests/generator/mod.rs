@@ -182,7 +182,10 @@ fn fresh(rng: &mut Rng, now: i64, n_partitions: u32) -> Entry {
     }
 }
 
-fn legacy_batch(rng: &mut Rng, now: i64, hardware_id: &str) -> (RecordKind, Vec<u8>, Vec<(Vec<u8>, Meaning)>) {
+/// A record's kind, payload and messages.
+type Content = (RecordKind, Vec<u8>, Vec<(Vec<u8>, Meaning)>);
+
+fn legacy_batch(rng: &mut Rng, now: i64, hardware_id: &str) -> Content {
     let events: Vec<_> = (0..rng.below(4)).map(|_| measurements(rng, now)).collect();
     let bodies: Vec<_> = events.iter().map(|(request, _)| request.as_str()).collect();
     let payload = format!(r#"{{"hardwareId":"{hardware_id}","measurements":[{}]}}"#, bodies.join(","));
