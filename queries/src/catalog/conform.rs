@@ -9,19 +9,29 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
+use datafusion::physical_plan::filter_pushdown::{ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation};
+use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
-use flexmeter_tables::ColumnDef;
+use flexmeter_tables::{ColumnDef, ColumnType};
 use futures::StreamExt;
 
-/// The schema queries are planned with: SQL types and nullability, no metadata (comments are served by `information_schema` and
-/// Flight SQL, from the definitions).
+/// The schema queries are planned with: the SQL types, but text as string views, which is how the lake is read without copying every
+/// text; clients are given plain strings at the very end. No metadata: comments are served by `information_schema` and Flight SQL, from
+/// the definitions.
 pub(super) fn planning_schema<'a>(columns: impl IntoIterator<Item = &'a ColumnDef>) -> SchemaRef {
-    let fields: Vec<_> = columns.into_iter().map(|c| Field::new(c.name, c.column_type.arrow(), c.nullable)).collect();
+    let planned = |column: &ColumnDef| match column.column_type {
+        ColumnType::Text => DataType::Utf8View,
+        other => other.arrow(),
+    };
+    let fields: Vec<_> = columns.into_iter().map(|c| Field::new(c.name, planned(c), c.nullable)).collect();
     Arc::new(Schema::new(fields))
 }
 
@@ -50,7 +60,11 @@ fn plain_field(field: &Arc<Field>) -> Arc<Field> {
 /// The batch with exactly this schema. Columns are matched by position.
 pub(crate) fn conform_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
-        if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+        if column.data_type() == field.data_type() {
+            Ok(column.clone())
+        } else {
+            cast(column, field.data_type())
+        }
     });
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_, _>>()?, &options)
@@ -62,6 +76,8 @@ pub(super) struct ConformExec {
     input: Arc<dyn ExecutionPlan>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
+    /// Only metadata or nullability differ: what is said about the columns is true of the input's, too.
+    same_types: bool,
 }
 
 impl ConformExec {
@@ -88,7 +104,18 @@ impl ConformExec {
             from.emission_type,
             from.boundedness,
         );
-        Self { input, schema, properties: Arc::new(properties) }
+        let types = input
+            .schema()
+            .fields()
+            .iter()
+            .zip(schema.fields())
+            .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+        Self {
+            input,
+            schema,
+            properties: Arc::new(properties),
+            same_types: types,
+        }
     }
 }
 
@@ -124,7 +151,56 @@ impl ExecutionPlan for ConformExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.schema.clone();
-        let batches = self.input.execute(partition, context)?.map(move |batch| Ok(conform_batch(&batch?, &schema)?));
+        let batches = self
+            .input
+            .execute(partition, context)?
+            .map(move |batch| Ok(conform_batch(&batch?, &schema)?));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches)))
+    }
+
+    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
+        vec![if self.same_types {
+            ChildStats::At(partition)
+        } else {
+            ChildStats::Skip
+        }]
+    }
+
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(match inputs.first() {
+            Some(statistics) if self.same_types => statistics.clone(),
+            _ => Arc::new(Statistics::new_unknown(&self.schema)),
+        })
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        true
+    }
+
+    fn cardinality_effect(&self) -> CardinalityEffect {
+        CardinalityEffect::Equal
+    }
+
+    /// Filters that are only known while the query runs (of joins and top-k) reach the files.
+    fn gather_filters_for_pushdown(
+        &self,
+        _: FilterPushdownPhase,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        if self.same_types {
+            FilterDescription::from_children(filters, &self.children())
+        } else {
+            Ok(FilterDescription::all_unsupported(&filters, &self.children()))
+        }
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        result: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        Ok(FilterPushdownPropagation::if_all(result))
     }
 }

@@ -28,7 +28,10 @@ pub(super) struct HistoryTable {
 
 impl HistoryTable {
     pub(super) fn new<'a>(columns: impl IntoIterator<Item = &'a ColumnDef>, view: HistoryView) -> Self {
-        Self { schema: planning_schema(columns), view }
+        Self {
+            schema: planning_schema(columns),
+            view,
+        }
     }
 }
 
@@ -56,12 +59,19 @@ impl TableProvider for HistoryTable {
         let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
         if let Some(committed) = &self.view.committed {
             let lake_schema = committed.schema();
-            let columns = schema.fields().iter().map(|f| lake_schema.index_of(f.name())).collect::<Result<Vec<_>, _>>()?;
+            let columns = schema
+                .fields()
+                .iter()
+                .map(|f| lake_schema.index_of(f.name()))
+                .collect::<Result<Vec<_>, _>>()?;
             let plan = committed.scan(state, Some(&columns), filters, limit).await?;
             inputs.push(ConformExec::wrap(plan, &schema)?);
         }
         if inputs.is_empty() || self.view.tail.iter().any(|batch| batch.num_rows() > 0) {
-            let tail = Arc::new(Tail { schema: schema.clone(), batches: self.view.tail.clone() });
+            let tail = Arc::new(Tail {
+                schema: schema.clone(),
+                batches: self.view.tail.clone(),
+            });
             inputs.push(Arc::new(StreamingTableExec::try_new(schema, vec![tail], None, None, false, limit)?));
         }
         match inputs.pop() {

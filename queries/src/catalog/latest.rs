@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions, StringViewBuilder, TimestampMicrosecondArray};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -14,6 +14,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use flexmeter_tables::latest::TABLE;
+use hashbrown::HashMap;
 
 use super::conform::planning_schema;
 use super::pushdown::KeyFilter;
@@ -31,7 +32,10 @@ pub(super) struct LatestTable {
 
 impl LatestTable {
     pub(super) fn new(snapshot: Arc<LiveSnapshot>) -> Self {
-        Self { schema: planning_schema(TABLE.columns), snapshot }
+        Self {
+            schema: planning_schema(TABLE.columns),
+            snapshot,
+        }
     }
 }
 
@@ -52,8 +56,17 @@ impl TableProvider for LatestTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = LatestRows { keys: KeyFilter::of(filters, TIME_COLUMN) };
-        scan_live(&self.snapshot, &self.schema, rows, state.config().target_partitions(), projection, limit)
+        let rows = LatestRows {
+            keys: KeyFilter::of(filters, TIME_COLUMN),
+        };
+        scan_live(
+            &self.snapshot,
+            &self.schema,
+            rows,
+            state.config().target_partitions(),
+            projection,
+            limit,
+        )
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -76,20 +89,48 @@ impl LiveRows for LatestRows {
     }
 
     fn rows<'a>(&self, device: &'a DeviceRow, out: &mut Vec<Self::Row<'a>>) {
-        let wanted = device.latest.iter().filter(|r| self.keys.wants(r.identifier) && self.keys.covers(r.event_time.micros()));
+        let wanted = device
+            .latest
+            .iter()
+            .filter(|r| self.keys.wants(r.identifier) && self.keys.covers(r.event_time.micros()));
         out.extend(wanted.map(|reading| (device, reading)));
     }
 
     fn column(name: &str, rows: &[Self::Row<'_>]) -> Result<ArrayRef> {
         Ok(match name {
-            "hardware_id" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(d, _)| d.device.hardware_id.as_str()))),
-            "identifier" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, r)| r.identifier.name()))),
-            "unit" => Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, r)| r.identifier.unit()))),
+            "hardware_id" => texts(rows.iter().map(|(d, _)| d.device.hardware_id.as_str()))?,
+            "identifier" => texts(rows.iter().map(|(_, r)| r.identifier.name()))?,
+            "unit" => texts(rows.iter().map(|(_, r)| r.identifier.unit()))?,
             "value" => Arc::new(Float64Array::from_iter_values(rows.iter().map(|(_, r)| r.value))),
             TIME_COLUMN => times(rows.iter().map(|(_, r)| r.event_time.micros())),
             other => return Err(unknown_column(other)),
         })
     }
+}
+
+/// A column of texts that come again and again: each is written once, every row only points at it.
+pub(super) fn texts<'a>(rows: impl Iterator<Item = &'a str> + Clone) -> Result<ArrayRef> {
+    let too_long = || DataFusionError::Execution("the texts of one batch have more than 4 GiB".to_owned());
+    let mut written = Vec::new();
+    // By address: equal texts at two places are written twice, which is no harm.
+    let mut places = HashMap::new();
+    for text in rows.clone() {
+        places.entry((text.as_ptr() as usize, text.len())).or_insert_with(|| {
+            written.extend_from_slice(text.as_bytes());
+            written.len() - text.len()
+        });
+    }
+    let mut column = StringViewBuilder::new();
+    let block = column.append_block(written.into());
+    for text in rows {
+        let place = places.get(&(text.as_ptr() as usize, text.len())).copied().unwrap_or_default();
+        let (place, len) = (
+            u32::try_from(place).map_err(|_| too_long())?,
+            u32::try_from(text.len()).map_err(|_| too_long())?,
+        );
+        column.try_append_view(block, place, len)?;
+    }
+    Ok(Arc::new(column.finish()))
 }
 
 pub(super) fn times(micros: impl Iterator<Item = i64>) -> ArrayRef {
@@ -126,14 +167,23 @@ pub(super) fn scan_live<R: LiveRows>(
         None => schema.clone(),
     };
     let stream = |devices| -> Arc<dyn PartitionStream> {
-        Arc::new(LiveStream { snapshot: snapshot.clone(), schema: schema.clone(), rows: rows.clone(), devices, limit })
+        Arc::new(LiveStream {
+            snapshot: snapshot.clone(),
+            schema: schema.clone(),
+            rows: rows.clone(),
+            devices,
+            limit,
+        })
     };
     let partitions = match &rows.keys().hardware_ids {
         Some(ids) => vec![stream(Devices::Named(ids.clone()))],
         None => {
             let n = snapshot.n_devices();
             let step = n.div_ceil(n_partitions.max(1)).max(1);
-            (0..n.max(1)).step_by(step).map(|start| stream(Devices::Range(start, (start + step).min(n)))).collect()
+            (0..n.max(1))
+                .step_by(step)
+                .map(|start| stream(Devices::Range(start, (start + step).min(n))))
+                .collect()
         }
     };
     Ok(Arc::new(StreamingTableExec::try_new(schema, partitions, None, None, false, limit)?))
@@ -202,7 +252,9 @@ impl<R: LiveRows> Iterator for LiveBatches<R> {
         let snapshot = self.snapshot.clone();
         let mut rows = Vec::with_capacity(BATCH_ROWS.min(self.rows_left));
         while rows.len() < BATCH_ROWS.min(self.rows_left) {
-            let Some(device) = Self::next_device(&snapshot, &self.devices, self.at) else { break };
+            let Some(device) = Self::next_device(&snapshot, &self.devices, self.at) else {
+                break;
+            };
             self.at += 1;
             if let Some(device) = device {
                 self.rows.rows(device, &mut rows);
@@ -215,5 +267,21 @@ impl<R: LiveRows> Iterator for LiveBatches<R> {
         let columns: Result<Vec<_>> = self.schema.fields().iter().map(|field| R::column(field.name(), &rows)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         Some(columns.and_then(|columns| Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::AsArray;
+
+    #[test]
+    fn texts_are_written_once_and_read_in_order() {
+        let (long, other) = ("electricity.voltage.rms.l1", "another text that is not inlined");
+        let rows = [long, "kW", long, other, "", long, "kW"];
+        let column = texts(rows.into_iter()).unwrap();
+        let column = column.as_string_view();
+        assert_eq!(column.iter().map(Option::unwrap).collect::<Vec<_>>(), rows);
+        assert_eq!(column.data_buffers()[0].len(), long.len() + other.len() + 2);
     }
 }

@@ -94,7 +94,11 @@ impl QueryCatalog {
         if let Some(information) = self.schema(INFORMATION_SCHEMA) {
             for name in information.table_names() {
                 if let Some(table) = information.table(&name).await? {
-                    tables.push(TableListing { schema_name: INFORMATION_SCHEMA.to_owned(), name, schema: table.schema() });
+                    tables.push(TableListing {
+                        schema_name: INFORMATION_SCHEMA.to_owned(),
+                        name,
+                        schema: table.schema(),
+                    });
                 }
             }
         }
@@ -111,7 +115,7 @@ impl CatalogProvider for QueryCatalog {
         if name == self.tenant.as_str() {
             Some(self.tables.clone())
         } else if name == INFORMATION_SCHEMA {
-            Some(Arc::new(InformationSchema::new(Arc::new(self.clone()), self.tenant.clone())))
+            Some(Arc::new(InformationSchema::new(self.tenant.clone())))
         } else {
             None
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
@@ -25,7 +25,7 @@ use flexmeter_tables::load_profile::TABLE;
 use super::HistoryView;
 use super::conform::planning_schema;
 use super::history::HistoryTable;
-use super::latest::{LiveRows, scan_live, times, unknown_column};
+use super::latest::{LiveRows, scan_live, texts, times, unknown_column};
 use super::pushdown::KeyFilter;
 use crate::live::{DeviceRow, LiveSnapshot, ProfileWindow};
 
@@ -40,18 +40,17 @@ pub(super) fn merged(live: Arc<LiveSnapshot>, history: HistoryView) -> Result<Ar
     let key = || KEY.into_iter().map(col);
     let newest = |column: &str| last_value(col(column), vec![col("n").sort(true, false)]).alias(format!("{column}_"));
     // The smallest and the largest of a generation's states belong to its newest one: more readings only widen the span.
-    let generations = LogicalPlanBuilder::scan("load_profile_parts", provider_as_source(parts), None)?
-        .aggregate(
-            key().chain([col("generation")]),
-            [
-                newest("mean"),
-                newest("last"),
-                max(col("n")).alias("n_"),
-                min(col("min")).alias("min_"),
-                max(col("max")).alias("max_"),
-                max(col("last_time")).alias("last_time_"),
-            ],
-        )?;
+    let generations = LogicalPlanBuilder::scan("load_profile_parts", provider_as_source(parts), None)?.aggregate(
+        key().chain([col("generation")]),
+        [
+            newest("mean"),
+            newest("last"),
+            max(col("n")).alias("n_"),
+            min(col("min")).alias("min_"),
+            max(col("max")).alias("max_"),
+            max(col("last_time")).alias("last_time_"),
+        ],
+    )?;
     let weight = || cast(col("n_"), arrow::datatypes::DataType::Float64);
     let windows = generations.aggregate(
         key(),
@@ -68,8 +67,17 @@ pub(super) fn merged(live: Arc<LiveSnapshot>, history: HistoryView) -> Result<Ar
     // One generation is the rule, and its mean is exact; a quotient would round it.
     let mean = when(col("n_generations").eq(lit(1_i64)), col("only_mean"))
         .otherwise(col("weighted_sum") / cast(col("n"), arrow::datatypes::DataType::Float64))?;
-    let columns: Vec<Expr> =
-        TABLE.columns.iter().map(|c| if c.name == "mean" { mean.clone().alias("mean") } else { col(c.name) }).collect();
+    let columns: Vec<Expr> = TABLE
+        .columns
+        .iter()
+        .map(|c| {
+            if c.name == "mean" {
+                mean.clone().alias("mean")
+            } else {
+                col(c.name)
+            }
+        })
+        .collect();
     Ok(Arc::new(ViewTable::new(windows.project(columns)?.build()?, None)))
 }
 
@@ -83,7 +91,11 @@ struct ProfileParts {
 
 impl ProfileParts {
     fn new(live: Arc<LiveSnapshot>, history: HistoryView) -> Self {
-        Self { schema: planning_schema(TABLE.file_columns()), history: HistoryTable::new(TABLE.file_columns(), history), live }
+        Self {
+            schema: planning_schema(TABLE.file_columns()),
+            history: HistoryTable::new(TABLE.file_columns(), history),
+            live,
+        }
     }
 }
 
@@ -105,8 +117,17 @@ impl TableProvider for ProfileParts {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let past = self.history.scan(state, projection, filters, limit).await?;
-        let rows = ProfileRows { keys: KeyFilter::of(filters, TIME_COLUMN) };
-        let live = scan_live(&self.live, &self.schema, rows, state.config().target_partitions(), projection, limit)?;
+        let rows = ProfileRows {
+            keys: KeyFilter::of(filters, TIME_COLUMN),
+        };
+        let live = scan_live(
+            &self.live,
+            &self.schema,
+            rows,
+            state.config().target_partitions(),
+            projection,
+            limit,
+        )?;
         UnionExec::try_new(vec![past, live])
     }
 
@@ -135,14 +156,17 @@ impl LiveRows for ProfileRows {
     }
 
     fn column(name: &str, rows: &[Self::Row<'_>]) -> Result<ArrayRef> {
-        let real = |value: fn(&ProfileCell) -> f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| value(r.3)))) };
+        let real =
+            |value: fn(&ProfileCell) -> f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| value(r.3)))) };
         let long = |value: fn(&ProfileCell) -> u64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| i64::try_from(value(r.3)).unwrap_or(i64::MAX))))
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|r| i64::try_from(value(r.3)).unwrap_or(i64::MAX)),
+            ))
         };
         Ok(match name {
-            "hardware_id" => Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.0.device.hardware_id.as_str()))),
+            "hardware_id" => texts(rows.iter().map(|r| r.0.device.hardware_id.as_str()))?,
             TIME_COLUMN => times(rows.iter().map(|r| r.1.start.micros())),
-            "identifier" => Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.2.name()))),
+            "identifier" => texts(rows.iter().map(|r| r.2.name()))?,
             "n" => long(|c| c.n),
             "mean" => real(|c| c.mean),
             "min" => real(|c| c.min),

@@ -30,7 +30,11 @@ impl KeyFilter {
 
     fn add(&mut self, filter: &Expr, time_column: &str) {
         match filter {
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::And,
+                right,
+            }) => {
                 self.add(left, time_column);
                 self.add(right, time_column);
             }
@@ -50,7 +54,11 @@ impl KeyFilter {
                 _ => {}
             },
             Expr::InList(list) if !list.negated => {
-                let words: Option<Vec<_>> = list.list.iter().map(|e| if let Expr::Literal(v, _) = e { text(v) } else { None }).collect();
+                let words: Option<Vec<_>> = list
+                    .list
+                    .iter()
+                    .map(|e| if let Expr::Literal(v, _) = e { text(v) } else { None })
+                    .collect();
                 if let (Expr::Column(column), Some(words)) = (list.expr.as_ref(), words) {
                     self.only(&column.name, words);
                 }
@@ -69,7 +77,9 @@ impl KeyFilter {
 
     fn compare(&mut self, column: &str, op: Operator, value: &ScalarValue, time_column: &str) {
         if column == time_column {
-            let ScalarValue::TimestampMicrosecond(Some(us), _) = value else { return };
+            let ScalarValue::TimestampMicrosecond(Some(us), _) = value else {
+                return;
+            };
             if matches!(op, Operator::Eq | Operator::Gt | Operator::GtEq) {
                 self.from_us = Some(self.from_us.map_or(*us, |t| t.max(*us)));
             }
@@ -90,7 +100,8 @@ impl KeyFilter {
                 self.hardware_ids.get_or_insert(words);
             }
             "identifier" => {
-                self.identifiers.get_or_insert_with(|| words.iter().filter_map(|w| Identifier::from_name(w.as_bytes())).collect());
+                self.identifiers
+                    .get_or_insert_with(|| words.iter().filter_map(|w| Identifier::from_name(w.as_bytes())).collect());
             }
             _ => {}
         }
@@ -115,13 +126,21 @@ fn text(value: &ScalarValue) -> Option<String> {
 /// `column = 'x' OR column = 'y' OR …` of one column.
 fn alternatives(expr: &Expr) -> Option<(String, Vec<String>)> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => {
             let (column, mut words) = alternatives(left)?;
             let (other, more) = alternatives(right)?;
             words.extend(more);
             (column == other).then_some((column, words))
         }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Eq,
+            right,
+        }) => match (left.as_ref(), right.as_ref()) {
             (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
                 Some((column.name.clone(), vec![text(value)?]))
             }

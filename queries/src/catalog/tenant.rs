@@ -28,7 +28,12 @@ pub(super) struct TenantSchema {
 
 impl TenantSchema {
     pub(super) fn new(tenant: TenantId, live: Arc<LiveSnapshot>, history: Arc<dyn HistorySource>) -> Self {
-        Self { tenant, live, history, made: Mutex::default() }
+        Self {
+            tenant,
+            live,
+            history,
+            made: Mutex::default(),
+        }
     }
 
     fn view(&self, table: &TableDef) -> HistoryView {
@@ -39,9 +44,7 @@ impl TenantSchema {
         Ok(match table.kind {
             TableKind::History => Some(Arc::new(HistoryTable::new(table.columns, self.view(table)))),
             TableKind::Live if table.name == "latest" => Some(Arc::new(LatestTable::new(self.live.clone()))),
-            TableKind::LiveAndHistory if table.name == profile::NAME => {
-                Some(profile::merged(self.live.clone(), self.view(table))?)
-            }
+            TableKind::LiveAndHistory if table.name == profile::NAME => Some(profile::merged(self.live.clone(), self.view(table))?),
             // A table whose definition has come before its view.
             TableKind::Live | TableKind::LiveAndHistory => None,
         })
