@@ -2,6 +2,7 @@
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use super::{SQL_LEN_MAX, STATEMENTS_WAITING_MAX, SqlLimits};
 
@@ -84,11 +85,15 @@ impl SqlError {
     }
 
     pub(super) fn crashed() -> Self {
-        Self::Internal { detail: "the statement's task ended without an answer".to_owned() }
+        Self::Internal {
+            detail: "the statement's task ended without an answer".to_owned(),
+        }
     }
 
     pub(super) fn deadline(limits: &SqlLimits) -> Self {
-        Self::Deadline { seconds: limits.statement_time.as_secs() }
+        Self::Deadline {
+            seconds: limits.statement_time.as_secs(),
+        }
     }
 
     fn internal(detail: String) -> Self {
@@ -101,13 +106,16 @@ impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
         let root = error.find_root();
         match root {
-            DataFusionError::ResourcesExhausted(detail) => Self::Memory { detail: first_line(detail) },
-            DataFusionError::SQL(..)
-            | DataFusionError::Plan(_)
-            | DataFusionError::SchemaError(..)
-            | DataFusionError::NotImplemented(_)
-            | DataFusionError::Configuration(_)
-            | DataFusionError::Execution(_) => Self::Invalid { detail: first_line(&root.strip_backtrace()) },
+            DataFusionError::ResourcesExhausted(detail) => Self::Memory {
+                detail: first_line(detail),
+            },
+            DataFusionError::SQL(parser, _) => Self::Invalid {
+                detail: format!("syntax error: {}", first_line(&of_parser(parser))),
+            },
+            DataFusionError::Plan(text) | DataFusionError::Execution(text) => Self::Invalid { detail: first_line(text) },
+            DataFusionError::SchemaError(..) | DataFusionError::NotImplemented(_) | DataFusionError::Configuration(_) => Self::Invalid {
+                detail: first_line(&root.strip_backtrace()),
+            },
             DataFusionError::ArrowError(arrow, _) => of_arrow(arrow),
             _ => Self::internal(error.to_string()),
         }
@@ -120,16 +128,29 @@ impl From<ArrowError> for SqlError {
     }
 }
 
+fn of_parser(error: &ParserError) -> String {
+    match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+        ParserError::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
+    }
+}
+
 fn of_arrow(error: &ArrowError) -> SqlError {
     match error {
         ArrowError::ExternalError(_) | ArrowError::IoError(..) | ArrowError::ParquetError(_) | ArrowError::CDataInterface(_) => {
             SqlError::internal(error.to_string())
         }
-        other => SqlError::Invalid { detail: first_line(&other.to_string()) },
+        other => SqlError::Invalid {
+            detail: first_line(&other.to_string()),
+        },
     }
 }
 
 /// The first line that says something, without DataFusion's hints about itself.
 pub(super) fn first_line(text: &str) -> String {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error").trim().to_owned()
+    text.lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("unknown error")
+        .trim()
+        .to_owned()
 }

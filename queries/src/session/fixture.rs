@@ -10,8 +10,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::MemTable;
 use flexmeter_model::outcome::{
-    AlertLevel, AlertRow, ClosedEpoch, Device, LatestChange, MessageHead, OutcomeCode, PartitionOutcome, ProfileCell, ProfileChange, ProfileRow,
-    Quality, Reading, ReasonCode, RejectionRow, TotalChange,
+    AlertLevel, AlertRow, ClosedEpoch, Device, LatestChange, MessageHead, OutcomeCode, PartitionOutcome, ProfileCell, ProfileChange,
+    ProfileRow, Quality, Reading, ReasonCode, RejectionRow, TotalChange,
 };
 use flexmeter_model::{EventTime, HardwareId, Identifier, TenantId};
 use flexmeter_tables::alerts::AlertEncoder;
@@ -33,7 +33,11 @@ const MINUTE_US: i64 = 60_000_000;
 const N_METERS: u32 = 4;
 
 pub(crate) fn principal() -> Principal {
-    Principal { user: "admin".into(), tenant: tenant(), role: Role::Admin }
+    Principal {
+        user: "admin".into(),
+        tenant: tenant(),
+        role: Role::Admin,
+    }
 }
 
 pub(crate) fn tenant() -> TenantId {
@@ -54,7 +58,12 @@ pub(crate) fn minute(minute: i64) -> EventTime {
 
 pub(crate) fn meter(i: u32) -> Arc<Device> {
     let hardware_id = HardwareId::new(&format!("m-{i}")).unwrap();
-    Arc::new(Device { partition: i, index: 0, tenant: tenant(), hardware_id })
+    Arc::new(Device {
+        partition: i,
+        index: 0,
+        tenant: tenant(),
+        hardware_id,
+    })
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +73,11 @@ pub(crate) struct FakeHistory {
 
 impl HistorySource for FakeHistory {
     fn view(&self, tenant_asked: &TenantId, table: &str) -> HistoryView {
-        if *tenant_asked == tenant() { self.views.get(table).cloned().unwrap_or_default() } else { HistoryView::default() }
+        if *tenant_asked == tenant() {
+            self.views.get(table).cloned().unwrap_or_default()
+        } else {
+            HistoryView::default()
+        }
     }
 }
 
@@ -87,7 +100,10 @@ fn committed(batch: &RecordBatch) -> Arc<MemTable> {
 }
 
 fn view(lake: &RecordBatch, tail: Vec<RecordBatch>) -> HistoryView {
-    HistoryView { committed: Some(committed(lake)), tail }
+    HistoryView {
+        committed: Some(committed(lake)),
+        tail,
+    }
 }
 
 fn measurements(steps: std::ops::Range<i64>) -> RecordBatch {
@@ -97,7 +113,14 @@ fn measurements(steps: std::ops::Range<i64>) -> RecordBatch {
             let event_time = minute(5 * step);
             let received_at = EventTime::from_micros(event_time.micros() + 2_000_000);
             let offset = (step * 10) as u64;
-            let head = MessageHead { device: meter(i), event_time, received_at, offset, n_values: 2, quality: Quality::Good };
+            let head = MessageHead {
+                device: meter(i),
+                event_time,
+                received_at,
+                offset,
+                n_values: 2,
+                quality: Quality::Good,
+            };
             encoder.push(&head, &[power(), voltage()], &values(i, step));
         }
     }
@@ -119,7 +142,13 @@ fn profile_row(i: u32, start: i64, generation: u64, values: &[f64]) -> ProfileRo
         last: values[values.len() - 1],
         last_time: minute(start + 5 * n as i64 - 5),
     };
-    ProfileRow { device: meter(i), window_start: minute(start), identifier: power(), cell, offset: 0 }
+    ProfileRow {
+        device: meter(i),
+        window_start: minute(start),
+        identifier: power(),
+        cell,
+        offset: 0,
+    }
 }
 
 fn profiles(rows: &[ProfileRow]) -> RecordBatch {
@@ -138,7 +167,10 @@ pub(crate) fn history() -> FakeHistory {
         profile_row(1, 0, 1, &[1.0, 1.1]),
         profile_row(1, 0, 9, &[1.2]),
     ]);
-    views.insert("load_profile_15m", view(&lake, vec![profiles(&[profile_row(2, 0, 1, &[2.0, 2.1, 2.2])])]));
+    views.insert(
+        "load_profile_15m",
+        view(&lake, vec![profiles(&[profile_row(2, 0, 1, &[2.0, 2.1, 2.2])])]),
+    );
     let alert = |i: u32, at: i64, level, metadata: &[(&str, &str)]| AlertRow {
         device: meter(i),
         alert_type: "power.lastgasp".to_owned(),
@@ -177,10 +209,22 @@ pub(crate) fn live() -> LiveStore {
     let store = LiveStore::new();
     let mut partitions = Vec::new();
     for i in 0..N_METERS {
-        let mut out = PartitionOutcome { partition: i, log_time: minute(15), ..PartitionOutcome::default() };
+        let mut out = PartitionOutcome {
+            partition: i,
+            log_time: minute(15),
+            ..PartitionOutcome::default()
+        };
         for (identifier, value) in [power(), voltage()].into_iter().zip(values(i, 3)) {
-            let new = Some(Reading { event_time: minute(15), value });
-            out.latest.push(LatestChange { device: meter(i), identifier, old: None, new });
+            let new = Some(Reading {
+                event_time: minute(15),
+                value,
+            });
+            out.latest.push(LatestChange {
+                device: meter(i),
+                identifier,
+                old: None,
+                new,
+            });
         }
         let mut windows = vec![profile_row(i, 15, 7, &[values(i, 3)[0]])];
         if i == 0 || i == 3 {
@@ -189,13 +233,33 @@ pub(crate) fn live() -> LiveStore {
             windows.push(profile_row(i, 0, 1, &late));
         }
         for row in windows {
-            let ProfileRow { device, window_start, identifier, cell, .. } = row;
-            out.profile.push(ProfileChange { device, window_start, identifier, old: None, new: Some(cell) });
+            let ProfileRow {
+                device,
+                window_start,
+                identifier,
+                cell,
+                ..
+            } = row;
+            out.profile.push(ProfileChange {
+                device,
+                window_start,
+                identifier,
+                old: None,
+                new: Some(cell),
+            });
         }
         partitions.push(out);
     }
-    let totals = vec![TotalChange { tenant: tenant(), code: OutcomeCode::Accepted, total: 16 }];
-    store.apply(&ClosedEpoch { epoch: 1, partitions, totals });
+    let totals = vec![TotalChange {
+        tenant: tenant(),
+        code: OutcomeCode::Accepted,
+        total: 16,
+    }];
+    store.apply(&ClosedEpoch {
+        epoch: 1,
+        partitions,
+        totals,
+    });
     store
 }
 

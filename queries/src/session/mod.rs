@@ -15,13 +15,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 pub use datafusion::scalar::ScalarValue;
+use futures::StreamExt;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -31,6 +33,7 @@ use crate::catalog::{CATALOG, HistorySource, QueryCatalog, TableListing, conform
 use crate::live::LiveStore;
 
 pub use error::SqlError;
+pub use functions::{ELEMENTS_MADE_MAX, TEXT_MADE_BYTES_MAX};
 pub use limits::{
     MEMORY_PER_STATEMENT_BYTES, PARAMETERS_MAX, SPILL_BYTES_MAX, SQL_LEN_MAX, STATEMENT_SECONDS_MAX, STATEMENTS_CONCURRENT_MAX,
     STATEMENTS_WAITING_MAX, SqlLimits,
@@ -79,15 +82,19 @@ impl SqlService {
     /// # Errors
     /// [`SqlError::Internal`] when threads or the spill directory cannot be made.
     pub fn new(live: Arc<LiveStore>, history: Arc<dyn HistorySource>, limits: SqlLimits) -> Result<Self, SqlError> {
-        let start = |e: &dyn std::fmt::Display| SqlError::Internal { detail: format!("the SQL service cannot start: {e}") };
+        let start = |e: &dyn std::fmt::Display| SqlError::Internal {
+            detail: format!("the SQL service cannot start: {e}"),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
             .thread_name("flexmeter-sql")
             .enable_all()
             .build()
             .map_err(|e| start(&e))?;
-        let environment =
-            RuntimeEnvBuilder::new().with_max_temp_directory_size(SPILL_BYTES_MAX).build_arc().map_err(|e| start(&e))?;
+        let environment = RuntimeEnvBuilder::new()
+            .with_max_temp_directory_size(SPILL_BYTES_MAX)
+            .build_arc()
+            .map_err(|e| start(&e))?;
         let mut template = SessionStateBuilder::new()
             .with_config(session_config(&limits))
             .with_runtime_env(environment)
@@ -95,7 +102,15 @@ impl SqlService {
             .build();
         functions::restrict(&mut template).map_err(|e| start(&e))?;
         let running = Arc::new(Semaphore::new(limits.concurrent.max(1)));
-        Ok(Self { live, history, limits, template, running, waiting: Arc::default(), runtime: Some(runtime) })
+        Ok(Self {
+            live,
+            history,
+            limits,
+            template,
+            running,
+            waiting: Arc::default(),
+            runtime: Some(runtime),
+        })
     }
 
     /// The limits statements run under.
@@ -119,7 +134,11 @@ impl SqlService {
         let session = self.session(principal)?;
         self.answer(async move {
             let plan = session.plan(&sql).await?;
-            Ok(PreparedSql { schema: client_schema(&plan), parameters: parameter_schema(&plan)?, sql })
+            Ok(PreparedSql {
+                schema: client_schema(&plan),
+                parameters: parameter_schema(&plan)?,
+                sql,
+            })
         })
         .await
     }
@@ -132,7 +151,8 @@ impl SqlService {
         let sql = rewritten(sql)?;
         let session = self.session(principal)?;
         let values = parameters.to_vec();
-        self.answer(async move { Ok(client_schema(&session.plan_with(&sql, values).await?)) }).await
+        self.answer(async move { Ok(client_schema(&session.plan_with(&sql, values).await?)) })
+            .await
     }
 
     /// The tables a principal sees, `information_schema` among them.
@@ -168,7 +188,9 @@ impl SqlService {
     pub async fn execute(&self, principal: &Principal, sql: &str, parameters: &[ScalarValue]) -> Result<SqlRows, SqlError> {
         let sql = rewritten(sql)?;
         if parameters.len() > PARAMETERS_MAX {
-            return Err(SqlError::Parameters { detail: format!("{} parameters, the limit is {PARAMETERS_MAX}", parameters.len()) });
+            return Err(SqlError::Parameters {
+                detail: format!("{} parameters, the limit is {PARAMETERS_MAX}", parameters.len()),
+            });
         }
         let session = self.session(principal)?;
         let values = parameters.to_vec();
@@ -213,7 +235,8 @@ impl SqlService {
             let slot = tokio::time::timeout_at(deadline, running.acquire_owned()).await;
             drop(waiting);
             if let Ok(Ok(_slot)) = slot {
-                work.await;
+                // A reader that does not read must not keep the slot for ever either.
+                let _ = tokio::time::timeout_at(deadline, work).await;
             }
         });
         metrics::counter!("flexmeter_sql_statements_total").increment(1);
@@ -227,13 +250,19 @@ impl SqlService {
         let environment: RuntimeEnv = RuntimeEnvBuilder::from_runtime_env(self.template.runtime_env())
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(self.limits.memory_bytes)))
             .build()?;
-        let config = self.template.config().clone().with_default_catalog_and_schema(CATALOG, principal.tenant.as_str());
+        let config = self
+            .template
+            .config()
+            .clone()
+            .with_default_catalog_and_schema(CATALOG, principal.tenant.as_str());
         let state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_config(config)
             .with_runtime_env(Arc::new(environment))
             .with_catalog_list(Arc::new(catalog))
             .build();
-        Ok(QuerySession { context: SessionContext::new_with_state(state) })
+        Ok(QuerySession {
+            context: SessionContext::new_with_state(state),
+        })
     }
 }
 
@@ -248,8 +277,13 @@ impl QuerySession {
         let statement = state.sql_to_statement(sql, &dialect)?;
         functions::check_statement(&statement)?;
         let plan = state.statement_to_plan(statement).await?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        options.verify_plan(&plan).map_err(|e| SqlError::ReadOnly { detail: error::first_line(&e.strip_backtrace()) })?;
+        let options = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        options.verify_plan(&plan).map_err(|e| SqlError::ReadOnly {
+            detail: error::first_line(&e.strip_backtrace()),
+        })?;
         Ok(plan)
     }
 
@@ -257,9 +291,15 @@ impl QuerySession {
         let plan = self.plan(sql).await?;
         let (wanted, given) = (parameter_schema(&plan)?.fields().len(), values.len());
         if wanted != given {
-            return Err(SqlError::Parameters { detail: format!("the statement has {wanted} parameters, {given} values were given") });
+            return Err(SqlError::Parameters {
+                detail: format!("the statement has {wanted} parameters, {given} values were given"),
+            });
         }
-        if values.is_empty() { Ok(plan) } else { Ok(plan.with_param_values(ParamValues::from(values))?) }
+        if values.is_empty() {
+            Ok(plan)
+        } else {
+            Ok(plan.with_param_values(ParamValues::from(values))?)
+        }
     }
 
     async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
@@ -268,19 +308,16 @@ impl QuerySession {
     }
 }
 
-async fn forward(
-    mut batches: SendableRecordBatchStream,
-    schema: &SchemaRef,
-    rows: &mpsc::Sender<Result<arrow::array::RecordBatch, SqlError>>,
-) {
-    use futures::StreamExt;
+async fn forward(mut batches: SendableRecordBatchStream, schema: &SchemaRef, rows: &mpsc::Sender<rows::Sent>) {
     while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(SqlError::from).and_then(|b| Ok(conform_batch(&b, schema)?));
+        let batch = batch.map_err(SqlError::from).and_then(|b| Ok(Some(conform_batch(&b, schema)?)));
         let failed = batch.is_err();
         if rows.send(batch).await.is_err() || failed {
             return;
         }
     }
+    // An error means that the reader has left.
+    let _ = rows.send(Ok(None)).await;
 }
 
 fn session_config(limits: &SqlLimits) -> SessionConfig {
@@ -293,7 +330,7 @@ fn session_config(limits: &SqlLimits) -> SessionConfig {
     options.execution.time_zone = Some("UTC".to_owned());
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
-    // Clients are promised plain strings; casting back and forth between the two kinds costs more than it gives.
+    // CAST(x AS VARCHAR) gives what clients are promised anyway: plain strings.
     options.sql_parser.map_string_types_to_utf8view = false;
     config
 }
@@ -308,12 +345,27 @@ fn rewritten(sql: &str) -> Result<String, SqlError> {
 /// What a client is told about the rows: plain types, and every column nullable, because an outer join or a parameter can make it so
 /// and a promise that the stream then breaks is worse than none.
 fn client_schema(plan: &LogicalPlan) -> SchemaRef {
-    let fields = plan.schema().fields().iter().map(|f| Field::new(f.name(), plain_type(f.data_type()), true));
+    let fields = plan
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| Field::new(f.name(), plain_type(f.data_type()), true));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, SqlError> {
-    let types = plan.get_parameter_types()?;
+    let mut types = plan.get_parameter_types()?;
+    // The planner does not say what LIMIT and OFFSET count with.
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            for expr in [&limit.skip, &limit.fetch].into_iter().flatten() {
+                if let Expr::Placeholder(placeholder) = expr.as_ref() {
+                    types.insert(placeholder.id.clone(), Some(DataType::Int64));
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
     let mut numbered = Vec::with_capacity(types.len());
     for (name, data_type) in types {
         let number: usize = name.trim_start_matches('$').parse().map_err(|_| SqlError::Parameters {
@@ -323,9 +375,13 @@ fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, SqlError> {
     }
     numbered.sort_by_key(|(number, _)| *number);
     if let Some(missing) = numbered.iter().enumerate().find(|(i, (number, _))| i + 1 != *number) {
-        return Err(SqlError::Parameters { detail: format!("the parameters have a gap: ${} is not used", missing.0 + 1) });
+        return Err(SqlError::Parameters {
+            detail: format!("the parameters have a gap: ${} is not used", missing.0 + 1),
+        });
     }
-    let fields = numbered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), data_type, true));
+    let fields = numbered
+        .into_iter()
+        .map(|(number, data_type)| Field::new(format!("${number}"), data_type, true));
     Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 

@@ -35,7 +35,9 @@ pub(super) fn numbered(sql: &str) -> Result<String, SqlError> {
         rest = &rest[len..];
     }
     if n > 0 && saw_number {
-        return Err(SqlError::Parameters { detail: "the statement mixes ? and $1; use one of them".to_owned() });
+        return Err(SqlError::Parameters {
+            detail: "the statement mixes ? and $1; use one of them".to_owned(),
+        });
     }
     Ok(out)
 }
@@ -70,7 +72,9 @@ fn comment_len(rest: &str) -> usize {
 
 /// Length of `$tag$ … $tag$`, or of the dollar sign alone.
 fn dollar_len(rest: &str) -> usize {
-    let Some(tag_end) = rest[1..].find(|c: char| !(c.is_alphanumeric() || c == '_')).map(|at| at + 1) else { return 1 };
+    let Some(tag_end) = rest[1..].find(|c: char| !(c.is_alphanumeric() || c == '_')).map(|at| at + 1) else {
+        return 1;
+    };
     if !rest[tag_end..].starts_with('$') || rest[1..].starts_with(|d: char| d.is_ascii_digit()) {
         return 1;
     }
@@ -90,7 +94,10 @@ mod tests {
     fn question_marks_are_numbered_outside_of_texts_and_comments() {
         check("SELECT 1", "SELECT 1");
         check("SELECT ?, ?", "SELECT $1, $2");
-        check("SELECT '?', 'it''s ?', \"a?\"\"b\", ? -- why?\n, ?", "SELECT '?', 'it''s ?', \"a?\"\"b\", $1 -- why?\n, $2");
+        check(
+            "SELECT '?', 'it''s ?', \"a?\"\"b\", ? -- why?\n, ?",
+            "SELECT '?', 'it''s ?', \"a?\"\"b\", $1 -- why?\n, $2",
+        );
         check("/* ? /* ? */ ? */ ?", "/* ? /* ? */ ? */ $1");
         check("$$ ? $$ ? $t$ ? $$ $t$ ?", "$$ ? $$ $1 $t$ ? $$ $t$ $2");
         check("SELECT 'ü?', ?", "SELECT 'ü?', $1");

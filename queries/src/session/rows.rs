@@ -12,6 +12,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::{SqlError, SqlLimits};
 
+/// What a running statement sends: batches, then `None` when that was all. A channel that closes without it was cut.
+pub(super) type Sent = Result<Option<RecordBatch>, SqlError>;
+
 /// A running task that ends with this guard.
 #[derive(Debug)]
 pub(super) struct Work(pub(super) JoinHandle<()>);
@@ -27,7 +30,7 @@ impl Drop for Work {
 #[derive(Debug)]
 pub struct SqlRows {
     schema: SchemaRef,
-    batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
+    batches: mpsc::Receiver<Sent>,
     work: Work,
     deadline: Pin<Box<Sleep>>,
     limits: SqlLimits,
@@ -36,14 +39,16 @@ pub struct SqlRows {
 }
 
 impl SqlRows {
-    pub(super) fn new(
-        schema: SchemaRef,
-        batches: mpsc::Receiver<Result<RecordBatch, SqlError>>,
-        work: Work,
-        deadline: Instant,
-        limits: SqlLimits,
-    ) -> Self {
-        Self { schema, batches, work, deadline: Box::pin(tokio::time::sleep_until(deadline)), limits, n_rows: 0, ended: false }
+    pub(super) fn new(schema: SchemaRef, batches: mpsc::Receiver<Sent>, work: Work, deadline: Instant, limits: SqlLimits) -> Self {
+        Self {
+            schema,
+            batches,
+            work,
+            deadline: Box::pin(tokio::time::sleep_until(deadline)),
+            limits,
+            n_rows: 0,
+            ended: false,
+        }
     }
 
     /// The schema of all batches.
@@ -61,6 +66,7 @@ impl SqlRows {
     }
 
     fn end(&mut self, error: SqlError) -> Poll<Option<Result<RecordBatch, SqlError>>> {
+        metrics::counter!("flexmeter_sql_errors_total", "code" => error.code()).increment(1);
         self.ended = true;
         self.work.0.abort();
         Poll::Ready(Some(Err(error)))
@@ -75,23 +81,28 @@ impl Stream for SqlRows {
             return Poll::Ready(None);
         }
         match self.batches.poll_recv(cx) {
-            Poll::Ready(Some(Ok(batch))) => {
+            Poll::Ready(Some(Ok(Some(batch)))) => {
                 self.n_rows += batch.num_rows() as u64;
                 match self.limits.rows {
                     Some(limit) if self.n_rows > limit => self.end(SqlError::TooManyRows { limit }),
                     _ => Poll::Ready(Some(Ok(batch))),
                 }
             }
+            Poll::Ready(Some(Ok(None))) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
             Poll::Ready(Some(Err(error))) => self.end(error),
-            // The channel also closes when the task panics: a cut result must not look like a whole one.
-            Poll::Ready(None) => match self.work.0.poll_unpin(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.ended = true;
-                    Poll::Ready(None)
-                }
-                Poll::Ready(Err(_)) => self.end(SqlError::crashed()),
-                Poll::Pending => Poll::Pending,
-            },
+            // A cut result must not look like a whole one: the task was stopped at the deadline, or it panicked.
+            Poll::Ready(None) => {
+                let late = self.deadline.deadline() <= Instant::now();
+                let error = if late {
+                    SqlError::deadline(&self.limits)
+                } else {
+                    SqlError::crashed()
+                };
+                self.end(error)
+            }
             Poll::Pending => match self.deadline.poll_unpin(cx) {
                 Poll::Ready(()) => {
                     let error = SqlError::deadline(&self.limits);

@@ -46,11 +46,27 @@ async fn lake_and_tail_are_one_table_and_each_row_is_there_once() {
 async fn parameters_are_written_both_ways() {
     let service = service();
     let one = [ScalarValue::from("m-1")];
-    for sql in ["SELECT count(*) FROM measurements WHERE hardware_id = ?", "SELECT count(*) FROM measurements WHERE hardware_id = $1"] {
+    for sql in [
+        "SELECT count(*) FROM measurements WHERE hardware_id = ?",
+        "SELECT count(*) FROM measurements WHERE hardware_id = $1",
+    ] {
         assert_eq!(number(&service, sql, &one).await, 8, "{sql}");
     }
-    let prepared = service.prepare(&principal(), "SELECT value, ? AS a FROM latest WHERE hardware_id = ? AND value > ?").await.unwrap();
-    let types: Vec<_> = prepared.parameters.fields().iter().map(|f| (f.name().as_str(), f.data_type().clone())).collect();
+    let prepared = service
+        .prepare(&principal(), "SELECT value, ? AS a FROM latest WHERE hardware_id = ? AND value > ?")
+        .await
+        .unwrap();
+    let limit = service
+        .prepare(&principal(), "SELECT * FROM latest LIMIT ? OFFSET ?")
+        .await
+        .unwrap();
+    assert!(limit.parameters.fields().iter().all(|f| *f.data_type() == DataType::Int64));
+    let types: Vec<_> = prepared
+        .parameters
+        .fields()
+        .iter()
+        .map(|f| (f.name().as_str(), f.data_type().clone()))
+        .collect();
     assert_eq!(types, [("$1", DataType::Utf8), ("$2", DataType::Utf8), ("$3", DataType::Float64)]);
     assert!(matches!(run(&service, "SELECT $1", &[]).await, Err(SqlError::Parameters { .. })));
     assert!(matches!(run(&service, "SELECT 1", &one).await, Err(SqlError::Parameters { .. })));
@@ -83,18 +99,27 @@ async fn nothing_can_be_written_or_looked_into() {
         "BEGIN",
     ] {
         let error = refused(sql).await;
-        assert!(matches!(error, SqlError::ReadOnly { .. } | SqlError::Invalid { .. }), "{sql}: {error:?}");
+        assert!(matches!(error, SqlError::ReadOnly { .. }), "{sql}: {error:?}");
     }
-    for sql in
-        ["SHOW ALL", "SELECT * FROM information_schema.df_settings", "SELECT * FROM '/etc/passwd'", "SELECT 1; SELECT 2", "SELECT * FROM other.latest", ""]
-    {
+    for sql in [
+        "SHOW ALL",
+        "SELECT * FROM information_schema.df_settings",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM other.latest",
+        "",
+    ] {
         assert!(matches!(refused(sql).await, SqlError::Invalid { .. }), "{sql}");
     }
 }
 
 #[tokio::test]
 async fn another_tenant_sees_nothing_of_ours() {
-    let other = Principal { user: "admin".into(), tenant: TenantId::new("other").unwrap(), role: Role::Admin };
+    let other = Principal {
+        user: "admin".into(),
+        tenant: TenantId::new("other").unwrap(),
+        role: Role::Admin,
+    };
     let service = service();
     for table in ["measurements", "latest", "load_profile_15m", "default.latest"] {
         let rows = service.execute(&other, &format!("SELECT * FROM {table}"), &[]).await;
@@ -110,26 +135,47 @@ async fn limits_end_a_statement_with_a_sentence() {
     let long = format!("SELECT '{}'", "x".repeat(SQL_LEN_MAX));
     assert!(matches!(refused(&long).await, SqlError::TooLong { .. }));
 
-    let capped = service_with(SqlLimits { rows: Some(10), ..SqlLimits::default() });
-    assert_eq!(run(&capped, "SELECT * FROM measurements", &[]).await, Err(SqlError::TooManyRows { limit: 10 }));
+    let capped = service_with(SqlLimits {
+        rows: Some(10),
+        ..SqlLimits::default()
+    });
+    assert_eq!(
+        run(&capped, "SELECT * FROM measurements", &[]).await,
+        Err(SqlError::TooManyRows { limit: 10 })
+    );
     assert!(run(&capped, "SELECT * FROM measurements LIMIT 10", &[]).await.is_ok());
 
-    let small = service_with(SqlLimits { memory_bytes: 200_000, ..SqlLimits::default() });
+    let small = service_with(SqlLimits {
+        memory_bytes: 200_000,
+        ..SqlLimits::default()
+    });
     let sort = "SELECT count(*) FROM (SELECT value AS a, count(*) FROM generate_series(1, 3000000) GROUP BY value)";
     assert!(matches!(run(&small, sort, &[]).await, Err(SqlError::Memory { .. })));
 
-    let hasty = service_with(SqlLimits { statement_time: Duration::from_millis(300), ..SqlLimits::default() });
+    let hasty = service_with(SqlLimits {
+        statement_time: Duration::from_millis(300),
+        ..SqlLimits::default()
+    });
     let endless = "SELECT count(*) FROM generate_series(1, 1000000000000)";
     assert!(matches!(run(&hasty, endless, &[]).await, Err(SqlError::Deadline { .. })));
 }
 
 #[tokio::test]
 async fn a_statement_waits_for_a_slot_and_dropping_rows_frees_it() {
-    let service = service_with(SqlLimits { concurrent: 1, ..SqlLimits::default() });
-    let endless = service.execute(&principal(), "SELECT * FROM generate_series(1, 1000000000000)", &[]).await.unwrap();
+    let service = service_with(SqlLimits {
+        concurrent: 1,
+        ..SqlLimits::default()
+    });
+    let endless = service
+        .execute(&principal(), "SELECT * FROM generate_series(1, 1000000000000)", &[])
+        .await
+        .unwrap();
     {
         let second = run(&service, "SELECT count(*) FROM latest", &[]);
-        assert!(tokio::time::timeout(Duration::from_millis(200), second).await.is_err(), "the slot is taken");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(200), second).await.is_err(),
+            "the slot is taken"
+        );
     }
     drop(endless);
     let answer = tokio::time::timeout(Duration::from_secs(10), number(&service, "SELECT count(*) FROM latest", &[])).await;
@@ -137,9 +183,30 @@ async fn a_statement_waits_for_a_slot_and_dropping_rows_frees_it() {
 }
 
 #[tokio::test]
+async fn a_reader_that_does_not_read_loses_its_slot_at_the_deadline() {
+    let limits = SqlLimits {
+        concurrent: 1,
+        statement_time: Duration::from_millis(500),
+        ..SqlLimits::default()
+    };
+    let service = service_with(limits);
+    let idle = service
+        .execute(&principal(), "SELECT * FROM generate_series(1, 1000000000000)", &[])
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let second = service.execute(&principal(), "SELECT count(*) FROM latest", &[]).await.unwrap();
+    assert_eq!(second.collect().await.unwrap().len(), 1);
+    assert!(matches!(idle.collect().await, Err(SqlError::Deadline { .. })));
+}
+
+#[tokio::test]
 async fn an_error_while_running_reaches_the_reader() {
     let error = refused("SELECT CAST(hardware_id AS BIGINT) FROM latest").await;
-    assert!(matches!(&error, SqlError::Invalid { detail } if detail.contains("m-0")), "{error:?}");
+    assert!(
+        matches!(&error, SqlError::Invalid { detail } if detail.contains("m-0")),
+        "{error:?}"
+    );
 }
 
 /// The views of one statement are at one epoch, while a writer goes on: `latest` has value e everywhere and the profile n = e.
@@ -169,7 +236,11 @@ async fn live_tables_show_one_epoch_while_epochs_are_applied() {
     let mut seen = Vec::new();
     for _ in 0..20 {
         let batches = run(&service, sql, &[]).await.unwrap();
-        let values: Vec<f64> = batches[0].columns().iter().map(|c| c.as_primitive::<Float64Type>().value(0)).collect();
+        let values: Vec<f64> = batches[0]
+            .columns()
+            .iter()
+            .map(|c| c.as_primitive::<Float64Type>().value(0))
+            .collect();
         assert!(values.iter().all(|v| *v == values[0]), "two epochs in one answer: {values:?}");
         seen.push(values[0]);
     }
@@ -196,7 +267,11 @@ async fn questions_of_meter_data_run() {
         "EXPLAIN SELECT * FROM measurements WHERE hardware_id = 'm-0'",
     ] {
         let batches = run(&service, sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        assert!(batches.iter().any(|b| b.num_rows() > 0), "{sql}: {}", pretty_format_batches(&batches).unwrap());
+        assert!(
+            batches.iter().any(|b| b.num_rows() > 0),
+            "{sql}: {}",
+            pretty_format_batches(&batches).unwrap()
+        );
     }
 }
 
@@ -223,8 +298,11 @@ mod slt {
             let mut table = Vec::new();
             let options = arrow::util::display::FormatOptions::default().with_null("NULL");
             for batch in rows.collect().await.map_err(|e| fail(&e))? {
-                let columns: Result<Vec<_>, _> =
-                    batch.columns().iter().map(|c| arrow::util::display::ArrayFormatter::try_new(c, &options)).collect();
+                let columns: Result<Vec<_>, _> = batch
+                    .columns()
+                    .iter()
+                    .map(|c| arrow::util::display::ArrayFormatter::try_new(c, &options))
+                    .collect();
                 let columns = columns.map_err(|e| fail(&e))?;
                 table.extend((0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect()));
             }
@@ -250,7 +328,10 @@ mod slt {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "slt") {
                 let mut runner = Runner::new(|| async { Ok(Database(service())) });
-                runner.run_file_async(&path).await.unwrap_or_else(|e| panic!("{}: {}", path.display(), e.display(false)));
+                runner
+                    .run_file_async(&path)
+                    .await
+                    .unwrap_or_else(|e| panic!("{}: {}", path.display(), e.display(false)));
                 n_files += 1;
             }
         }
