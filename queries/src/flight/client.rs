@@ -70,10 +70,17 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect_trusting(url: &str, user: &str, password: &str, ca_pem: Option<&[u8]>) -> Result<Self, ClientError> {
-        let failed = |e: &dyn std::error::Error| ClientError::Connect { url: url.to_owned(), reason: innermost(e) };
-        let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| failed(&e))?.connect_timeout(CONNECT_TIME);
+        let failed = |e: &dyn std::error::Error| ClientError::Connect {
+            url: url.to_owned(),
+            reason: innermost(e),
+        };
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|e| failed(&e))?
+            .connect_timeout(CONNECT_TIME);
         if url.starts_with("https:") {
-            let tls = ca_pem.map_or_else(ClientTlsConfig::new, |pem| ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)));
+            let tls = ca_pem.map_or_else(ClientTlsConfig::new, |pem| {
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            });
             endpoint = endpoint.tls_config(tls).map_err(|e| failed(&e))?;
         }
         let channel = endpoint.connect().await.map_err(|e| failed(&e))?;
@@ -81,7 +88,10 @@ impl Client {
             .max_decoding_message_size(MESSAGE_LEN_MAX)
             .max_encoding_message_size(MESSAGE_LEN_MAX);
         let mut inner = FlightSqlServiceClient::new_from_inner(service);
-        inner.handshake(user, password).await.map_err(|e| ClientError::Login { reason: said(&e) })?;
+        inner
+            .handshake(user, password)
+            .await
+            .map_err(|e| ClientError::Login { reason: said(&e) })?;
         Ok(Self { inner })
     }
 
@@ -90,12 +100,20 @@ impl Client {
     /// # Errors
     /// [`ClientError::Query`] with the server's words.
     pub async fn query(&mut self, sql: &str) -> Result<QueryResult, ClientError> {
-        let info = self.inner.execute(sql.to_owned(), None).await.map_err(|e| ClientError::Query { reason: said(&e) })?;
+        let info = self
+            .inner
+            .execute(sql.to_owned(), None)
+            .await
+            .map_err(|e| ClientError::Query { reason: said(&e) })?;
         let mut schema = None;
         let mut batches = Vec::new();
         for endpoint in &info.endpoint {
             let Some(ticket) = endpoint.ticket.clone() else { continue };
-            let mut rows = self.inner.do_get(ticket).await.map_err(|e| ClientError::Query { reason: said(&e) })?;
+            let mut rows = self
+                .inner
+                .do_get(ticket)
+                .await
+                .map_err(|e| ClientError::Query { reason: said(&e) })?;
             while let Some(batch) = rows.try_next().await.map_err(|e| ClientError::Query { reason: said(&e) })? {
                 batches.push(batch);
             }
@@ -120,7 +138,10 @@ fn said(error: &FlightError) -> String {
         // The handshake puts the status into a text: `status: Unauthenticated, message: "…", details: …`.
         FlightError::Arrow(error) => {
             let text = error.to_string();
-            let message = text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"')).map(|(message, _)| message.to_owned());
+            let message = text
+                .split_once("message: \"")
+                .and_then(|(_, rest)| rest.split_once('"'))
+                .map(|(message, _)| message.to_owned());
             message.unwrap_or(text)
         }
         other => other.to_string(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::Any;
 use arrow_flight::{
-    Action, BasicAuth, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, SchemaResult,
-    Ticket,
+    Action, BasicAuth, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    SchemaResult, Ticket,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -62,7 +62,9 @@ impl Door {
         if request.metadata().contains_key("authorization") {
             return self.principal(request.metadata());
         }
-        let Some(Ok(message)) = request.into_inner().next().await else { return Err(AuthError::Missing) };
+        let Some(Ok(message)) = request.into_inner().next().await else {
+            return Err(AuthError::Missing);
+        };
         let credentials = BasicAuth::decode(message.payload).map_err(|_| AuthError::Malformed)?;
         if credentials.username.is_empty() {
             return Err(AuthError::Missing);
@@ -94,8 +96,13 @@ impl FlightService for Door {
             Err(error) => return Err(refusal(&error).await),
         };
         let token = self.auth.issue(&principal);
-        let header = format!("Bearer {token}").parse().map_err(|_| Status::internal("the token does not fit a header"))?;
-        let answer = HandshakeResponse { protocol_version: 0, payload: token.into() };
+        let header = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Status::internal("the token does not fit a header"))?;
+        let answer = HandshakeResponse {
+            protocol_version: 0,
+            payload: token.into(),
+        };
         let mut response: Response<Self::HandshakeStream> = Response::new(futures::stream::iter([Ok(answer)]).boxed());
         response.metadata_mut().insert("authorization", header);
         Ok(response)
@@ -118,7 +125,12 @@ impl FlightService for Door {
         let request = self.admit(request).await?;
         check_command(&request.get_ref().cmd)?;
         let info = self.sql.get_flight_info(request).await?.into_inner();
-        Ok(Response::new(PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None }))
+        Ok(Response::new(PollInfo {
+            info: Some(info),
+            flight_descriptor: None,
+            progress: Some(1.0),
+            expiration_time: None,
+        }))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
@@ -158,5 +170,11 @@ impl FlightService for Door {
 /// A command must be a Flight SQL message; the protocol crate would call anything else an internal error.
 fn check_command(bytes: &[u8]) -> Result<(), Status> {
     let good = Any::decode(bytes).is_ok_and(|any| any.type_url.starts_with("type.googleapis.com/arrow.flight.protocol.sql."));
-    if good { Ok(()) } else { Err(Status::invalid_argument("this server speaks Flight SQL; the command is no Flight SQL message")) }
+    if good {
+        Ok(())
+    } else {
+        Err(Status::invalid_argument(
+            "this server speaks Flight SQL; the command is no Flight SQL message",
+        ))
+    }
 }

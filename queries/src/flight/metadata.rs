@@ -46,7 +46,8 @@ pub(super) async fn tables(sql: &SqlService, principal: &Principal, query: Comma
     for table in sql.tables(principal).await.map_err(failed)? {
         let kind = if table.schema_name == INFORMATION_SCHEMA { VIEW } else { TABLE };
         let schema = described(&table.schema, &table.schema_name, &table.name);
-        rows.append(CATALOG, &table.schema_name, &table.name, kind, &schema).map_err(failed)?;
+        rows.append(CATALOG, &table.schema_name, &table.name, kind, &schema)
+            .map_err(failed)?;
     }
     rows.build().map_err(failed)
 }

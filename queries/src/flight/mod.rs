@@ -33,6 +33,8 @@ pub use ticket::TICKET_LIFETIME;
 
 /// Largest message in either direction, in bytes (64 MiB).
 pub const MESSAGE_LEN_MAX: usize = 64 * 1024 * 1024;
+/// How long calls that run may go on after the shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Silent connections are asked for a sign of life this often.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -56,7 +58,9 @@ pub struct FlightTls {
 
 impl std::fmt::Debug for FlightTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FlightTls").field("client_ca", &self.client_ca_pem.is_some()).finish_non_exhaustive()
+        f.debug_struct("FlightTls")
+            .field("client_ca", &self.client_ca_pem.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -72,7 +76,7 @@ pub enum ServeError {
     Description(#[from] arrow_flight::error::FlightError),
 }
 
-/// Serves Flight SQL on `listener` until `shutdown` is ready, then finishes the calls that run.
+/// Serves Flight SQL on `listener` until `shutdown` is ready; calls that run get five seconds more.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -95,8 +99,22 @@ pub async fn serve(
         server = server.tls_config(tls_config)?;
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await?;
-    Ok(())
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // An error means that the server has ended by itself.
+        let _ = stopping.send(());
+    };
+    let grace = async move {
+        match stopped.await {
+            Ok(()) => tokio::time::sleep(SHUTDOWN_GRACE).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown) => Ok(served?),
+        () = grace => Ok(()),
+    }
 }
 
 #[cfg(test)]

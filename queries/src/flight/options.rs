@@ -125,7 +125,12 @@ pub(super) fn set(principal: &Principal, request: &SetSessionOptionsRequest) -> 
             OPTION_CATALOG => CATALOG,
             OPTION_SCHEMA => principal.tenant.as_str(),
             _ => {
-                errors.insert(name.clone(), OptionError { value: OptionErrorKind::InvalidName as i32 });
+                errors.insert(
+                    name.clone(),
+                    OptionError {
+                        value: OptionErrorKind::InvalidName as i32,
+                    },
+                );
                 continue;
             }
         };
@@ -135,7 +140,12 @@ pub(super) fn set(principal: &Principal, request: &SetSessionOptionsRequest) -> 
             Some(_) => false,
         };
         if !fits {
-            errors.insert(name.clone(), OptionError { value: OptionErrorKind::InvalidValue as i32 });
+            errors.insert(
+                name.clone(),
+                OptionError {
+                    value: OptionErrorKind::InvalidValue as i32,
+                },
+            );
         }
     }
     SetSessionOptionsResult { errors }
@@ -143,7 +153,9 @@ pub(super) fn set(principal: &Principal, request: &SetSessionOptionsRequest) -> 
 
 /// The options of the principal's session.
 pub(super) fn get(principal: &Principal) -> GetSessionOptionsResult {
-    let text = |text: &str| SessionOptionValue { option_value: Some(OptionValue::Text(text.to_owned())) };
+    let text = |text: &str| SessionOptionValue {
+        option_value: Some(OptionValue::Text(text.to_owned())),
+    };
     let session_options = HashMap::from([
         (OPTION_CATALOG.to_owned(), text(CATALOG)),
         (OPTION_SCHEMA.to_owned(), text(principal.tenant.as_str())),
@@ -153,7 +165,9 @@ pub(super) fn get(principal: &Principal) -> GetSessionOptionsResult {
 
 /// Ends a session. The token stays good until it expires: other connections of the same login may be using it.
 pub(super) fn close() -> CloseSessionResult {
-    CloseSessionResult { status: CloseStatus::Closed as i32 }
+    CloseSessionResult {
+        status: CloseStatus::Closed as i32,
+    }
 }
 
 #[cfg(test)]
@@ -164,8 +178,14 @@ mod tests {
 
     #[test]
     fn options_can_only_be_set_to_what_they_are() {
-        let principal = Principal { user: "admin".into(), tenant: TenantId::new("default").unwrap(), role: Role::Admin };
-        let value = |text: &str| SessionOptionValue { option_value: Some(OptionValue::Text(text.to_owned())) };
+        let principal = Principal {
+            user: "admin".into(),
+            tenant: TenantId::new("default").unwrap(),
+            role: Role::Admin,
+        };
+        let value = |text: &str| SessionOptionValue {
+            option_value: Some(OptionValue::Text(text.to_owned())),
+        };
         let request = SetSessionOptionsRequest {
             session_options: HashMap::from([
                 ("catalog".to_owned(), value("flexmeter")),

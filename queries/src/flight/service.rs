@@ -32,7 +32,7 @@ use tonic::{Request, Response, Status};
 use super::statements::{PreparedStatements, RunningGuard, RunningStatements};
 use super::{metadata, options, sql_info, ticket};
 use crate::auth::{Authenticator, Principal};
-use crate::session::{PARAMETERS_MAX, SqlError, SqlRows, SqlService};
+use crate::session::{PARAMETERS_MAX, SqlError, SqlService};
 
 /// Rows of parameter values that one run of a prepared statement takes; each row is a run of its own.
 pub const PARAMETER_ROWS_MAX: usize = 1000;
@@ -83,7 +83,11 @@ impl FlightSql {
     }
 
     /// Metadata answers are made when they are fetched: their ticket is the command itself.
-    fn command_info(schema: &Schema, command: &impl ProstMessageExt, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    fn command_info(
+        schema: &Schema,
+        command: &impl ProstMessageExt,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         Self::flight_info(schema, command.as_any().encode_to_vec(), request)
     }
 
@@ -97,28 +101,42 @@ impl FlightSql {
     ) -> Result<Response<FlightInfo>, Status> {
         let parameters = values.map(write_values).transpose()?.unwrap_or_default();
         let sealed = ticket::Ticket::new(principal, sql, parameters)?.seal(&self.auth);
-        let command = TicketStatementQuery { statement_handle: sealed.into() };
+        let command = TicketStatementQuery {
+            statement_handle: sealed.into(),
+        };
         Self::command_info(schema, &command, request)
     }
 
     /// Runs a ticket's statement, once for each row of its parameter values.
     async fn run(&self, principal: &Principal, ticket: ticket::Ticket) -> Result<DoGet, Status> {
         let guard = self.running.start(&ticket.run).ok_or_else(|| status(&SqlError::Cancelled))?;
-        let mut runs = Vec::new();
-        for values in read_values(&ticket.parameters)? {
-            runs.push(self.sql.execute(principal, &ticket.sql, &values).await.map_err(|e| status(&e))?);
-        }
-        let Some(schema) = runs.first().map(|rows| rows.schema().clone()) else {
-            return Err(Status::invalid_argument("the parameters have no row of values"));
-        };
-        let batches = runs.into_iter().collect::<Vec<SqlRows>>();
-        Ok(encoded(schema, until_cancelled(guard, futures::stream::iter(batches).flatten().boxed())))
+        let mut runs = read_values(&ticket.parameters)?.into_iter();
+        let first = runs
+            .next()
+            .ok_or_else(|| Status::invalid_argument("the parameters have no row of values"))?;
+        let first = self.sql.execute(principal, &ticket.sql, &first).await.map_err(|e| status(&e))?;
+        let schema = first.schema().clone();
+        // One after the other: runs that wait for each other's slots would never end.
+        let (sql, principal) = (self.sql.clone(), principal.clone());
+        let others = futures::stream::iter(runs).then(move |values| {
+            let (sql, principal, text) = (sql.clone(), principal.clone(), ticket.sql.clone());
+            async move { sql.execute(&principal, &text, &values).await }
+        });
+        let rows = first.chain(others.flat_map(|run| match run {
+            Ok(rows) => rows.boxed(),
+            Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }));
+        Ok(encoded(schema, until_cancelled(guard, rows.boxed())))
     }
 }
 
 /// The principal the door has put there.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
-    request.extensions().get::<Principal>().cloned().ok_or_else(|| Status::internal("the request has no principal"))
+    request
+        .extensions()
+        .get::<Principal>()
+        .cloned()
+        .ok_or_else(|| Status::internal("the request has no principal"))
 }
 
 /// An error as Flight says it.
@@ -128,13 +146,14 @@ pub(super) fn status(error: &SqlError) -> Status {
         SqlError::Deadline { .. } => Status::deadline_exceeded(text),
         SqlError::TooManyRows { .. } | SqlError::Memory { .. } | SqlError::Busy => Status::resource_exhausted(text),
         SqlError::Cancelled => Status::cancelled(text),
+        SqlError::ReadOnly { .. } => Status::permission_denied(text),
         SqlError::Internal { .. } => Status::internal(text),
         _ => Status::invalid_argument(text),
     }
 }
 
 fn read_only() -> Status {
-    Status::invalid_argument("SQL here is read only: data come in through MQTT, and statements can only SELECT")
+    Status::permission_denied("SQL here is read only: data come in through MQTT, and statements can only SELECT")
 }
 
 /// Batches as Flight data: the schema first, also when no batch follows.
@@ -256,7 +275,11 @@ impl FlightSqlService for FlightSql {
         let statement = self.sql.prepare(&principal, &query.query).await.map_err(|e| status(&e))?;
         let (dataset_schema, parameter_schema) = (schema_bytes(&statement.schema)?, schema_bytes(&statement.parameters)?);
         let handle = self.prepared.open(&principal, statement)?;
-        Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle.into(), dataset_schema, parameter_schema })
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: handle.into(),
+            dataset_schema,
+            parameter_schema,
+        })
     }
 
     async fn do_action_close_prepared_statement(
@@ -281,7 +304,10 @@ impl FlightSqlService for FlightSql {
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(Status::from)?;
             if batch.num_columns() > PARAMETERS_MAX {
-                return Err(Status::invalid_argument(format!("{} parameters, the limit is {PARAMETERS_MAX}", batch.num_columns())));
+                return Err(Status::invalid_argument(format!(
+                    "{} parameters, the limit is {PARAMETERS_MAX}",
+                    batch.num_columns()
+                )));
             }
             let joined = match values {
                 Some(before) => arrow::compute::concat_batches(&before.schema(), [&before, &batch])
@@ -289,13 +315,17 @@ impl FlightSqlService for FlightSql {
                 None => batch,
             };
             if joined.num_rows() > PARAMETER_ROWS_MAX {
-                return Err(Status::invalid_argument(format!("more than {PARAMETER_ROWS_MAX} rows of parameter values")));
+                return Err(Status::invalid_argument(format!(
+                    "more than {PARAMETER_ROWS_MAX} rows of parameter values"
+                )));
             }
             values = Some(joined);
         }
         let values = values.ok_or_else(|| Status::invalid_argument("no parameter values were sent"))?;
         self.prepared.bind(&principal, &handle, values)?;
-        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+        Ok(DoPutPreparedStatementResult {
+            prepared_statement_handle: Some(handle),
+        })
     }
 
     async fn do_put_statement_update(&self, _: CommandStatementUpdate, _: Request<PeekableFlightDataStream>) -> Result<i64, Status> {
@@ -333,7 +363,10 @@ impl FlightSqlService for FlightSql {
             CANCEL_FLIGHT_INFO => {
                 let CancelFlightInfoRequest { info } = CancelFlightInfoRequest::decode(body).map_err(unreadable)?;
                 self.cancel(&principal, info)?;
-                CancelFlightInfoResult { status: CancelStatus::Cancelled as i32 }.encode_to_vec()
+                CancelFlightInfoResult {
+                    status: CancelStatus::Cancelled as i32,
+                }
+                .encode_to_vec()
             }
             CLOSE_SESSION => options::close().encode_to_vec(),
             SET_SESSION_OPTIONS => {
@@ -341,7 +374,11 @@ impl FlightSqlService for FlightSql {
                 options::set(&principal, &options).encode_to_vec()
             }
             GET_SESSION_OPTIONS => options::get(&principal).encode_to_vec(),
-            other => return Err(Status::invalid_argument(format!("there is no action {other:?}; ListActions names them"))),
+            other => {
+                return Err(Status::invalid_argument(format!(
+                    "there is no action {other:?}; ListActions names them"
+                )));
+            }
         };
         let answer = arrow_flight::Result { body: answer.into() };
         Ok(Response::new(futures::stream::iter([Ok(answer)]).boxed()))
@@ -349,16 +386,37 @@ impl FlightSqlService for FlightSql {
 
     async fn list_custom_actions(&self) -> Option<Vec<Result<ActionType, Status>>> {
         let actions = [
-            (CANCEL_FLIGHT_INFO, "Stops a statement.\nRequest: CancelFlightInfoRequest\nResponse: CancelFlightInfoResult"),
-            (CLOSE_SESSION, "Ends a session.\nRequest: CloseSessionRequest\nResponse: CloseSessionResult"),
-            (SET_SESSION_OPTIONS, "Sets catalog and schema.\nRequest: SetSessionOptionsRequest\nResponse: SetSessionOptionsResult"),
-            (GET_SESSION_OPTIONS, "Tells catalog and schema.\nRequest: GetSessionOptionsRequest\nResponse: GetSessionOptionsResult"),
+            (
+                CANCEL_FLIGHT_INFO,
+                "Stops a statement.\nRequest: CancelFlightInfoRequest\nResponse: CancelFlightInfoResult",
+            ),
+            (
+                CLOSE_SESSION,
+                "Ends a session.\nRequest: CloseSessionRequest\nResponse: CloseSessionResult",
+            ),
+            (
+                SET_SESSION_OPTIONS,
+                "Sets catalog and schema.\nRequest: SetSessionOptionsRequest\nResponse: SetSessionOptionsResult",
+            ),
+            (
+                GET_SESSION_OPTIONS,
+                "Tells catalog and schema.\nRequest: GetSessionOptionsRequest\nResponse: GetSessionOptionsResult",
+            ),
         ];
-        let action = |(name, text): (&str, &str)| Ok(ActionType { r#type: name.to_owned(), description: text.to_owned() });
+        let action = |(name, text): (&str, &str)| {
+            Ok(ActionType {
+                r#type: name.to_owned(),
+                description: text.to_owned(),
+            })
+        };
         Some(actions.map(action).into())
     }
 
-    async fn get_flight_info_catalogs(&self, query: CommandGetCatalogs, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    async fn get_flight_info_catalogs(
+        &self,
+        query: CommandGetCatalogs,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         Self::command_info(&query.into_builder().schema(), &query, request)
     }
 
@@ -366,7 +424,11 @@ impl FlightSqlService for FlightSql {
         one_batch(metadata::catalogs(query))
     }
 
-    async fn get_flight_info_schemas(&self, query: CommandGetDbSchemas, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    async fn get_flight_info_schemas(
+        &self,
+        query: CommandGetDbSchemas,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         Self::command_info(&query.clone().into_builder().schema(), &query, request)
     }
 
@@ -374,7 +436,11 @@ impl FlightSqlService for FlightSql {
         one_batch(metadata::schemas(&principal(&request)?, query))
     }
 
-    async fn get_flight_info_tables(&self, query: CommandGetTables, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    async fn get_flight_info_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         Self::command_info(&query.clone().into_builder().schema(), &query, request)
     }
 
@@ -394,7 +460,11 @@ impl FlightSqlService for FlightSql {
         one_batch(metadata::table_types())
     }
 
-    async fn get_flight_info_sql_info(&self, query: CommandGetSqlInfo, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+    async fn get_flight_info_sql_info(
+        &self,
+        query: CommandGetSqlInfo,
+        request: Request<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
         Self::command_info(&self.info.schema(), &query, request)
     }
 
@@ -471,7 +541,10 @@ impl FlightSql {
     /// Stops the statement whose ticket the information holds.
     fn cancel(&self, principal: &Principal, info: Option<FlightInfo>) -> Result<(), Status> {
         let missing = || Status::invalid_argument("the information names no statement that could be cancelled");
-        let tickets = info.into_iter().flat_map(|info| info.endpoint).filter_map(|endpoint| endpoint.ticket);
+        let tickets = info
+            .into_iter()
+            .flat_map(|info| info.endpoint)
+            .filter_map(|endpoint| endpoint.ticket);
         let mut found = false;
         for ticket in tickets {
             let any = Any::decode(ticket.ticket).map_err(|_| missing())?;

@@ -18,20 +18,70 @@ pub const SERVER_NAME: &str = "Flexmeter";
 const ARROW_VERSION: &str = "59.3";
 
 /// Words SQL:2003 does not reserve but our grammar does not take as plain names.
-const KEYWORDS: &[&str] =
-    &["ANTI", "ASOF", "EXPLAIN", "ILIKE", "LIMIT", "MATCH_RECOGNIZE", "OFFSET", "PIVOT", "QUALIFY", "SEMI", "SHOW", "TABLESAMPLE", "TOP", "UNNEST", "UNPIVOT"];
+const KEYWORDS: &[&str] = &[
+    "ANTI",
+    "ASOF",
+    "EXPLAIN",
+    "ILIKE",
+    "LIMIT",
+    "MATCH_RECOGNIZE",
+    "OFFSET",
+    "PIVOT",
+    "QUALIFY",
+    "SEMI",
+    "SHOW",
+    "TABLESAMPLE",
+    "TOP",
+    "UNNEST",
+    "UNPIVOT",
+];
 const NUMERIC_FUNCTIONS: &[&str] = &[
     "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "CEIL", "COS", "COT", "DEGREES", "EXP", "FLOOR", "LN", "LOG", "LOG10", "LOG2", "PI", "POWER",
     "RADIANS", "ROUND", "SIGN", "SIN", "SQRT", "TAN", "TRUNC",
 ];
 const STRING_FUNCTIONS: &[&str] = &[
-    "ASCII", "BTRIM", "CHAR_LENGTH", "CHARACTER_LENGTH", "CHR", "CONCAT", "INITCAP", "LEFT", "LENGTH", "LOWER", "LPAD", "LTRIM", "OCTET_LENGTH",
-    "POSITION", "REPEAT", "REPLACE", "REVERSE", "RIGHT", "RPAD", "RTRIM", "SPLIT_PART", "STARTS_WITH", "STRPOS", "SUBSTR", "SUBSTRING", "TRANSLATE",
-    "TRIM", "UPPER",
+    "ASCII",
+    "BTRIM",
+    "CHAR_LENGTH",
+    "CHARACTER_LENGTH",
+    "CHR",
+    "CONCAT",
+    "INITCAP",
+    "LEFT",
+    "LENGTH",
+    "LOWER",
+    "LPAD",
+    "LTRIM",
+    "OCTET_LENGTH",
+    "POSITION",
+    "REPEAT",
+    "REPLACE",
+    "REVERSE",
+    "RIGHT",
+    "RPAD",
+    "RTRIM",
+    "SPLIT_PART",
+    "STARTS_WITH",
+    "STRPOS",
+    "SUBSTR",
+    "SUBSTRING",
+    "TRANSLATE",
+    "TRIM",
+    "UPPER",
 ];
 const SYSTEM_FUNCTIONS: &[&str] = &["COALESCE", "NULLIF", "NVL", "VERSION"];
 const DATETIME_FUNCTIONS: &[&str] = &[
-    "CURRENT_DATE", "CURRENT_TIME", "DATE_BIN", "DATE_PART", "DATE_TRUNC", "EXTRACT", "FROM_UNIXTIME", "MAKE_DATE", "NOW", "TO_CHAR", "TO_DATE",
+    "CURRENT_DATE",
+    "CURRENT_TIME",
+    "DATE_BIN",
+    "DATE_PART",
+    "DATE_TRUNC",
+    "EXTRACT",
+    "FROM_UNIXTIME",
+    "MAKE_DATE",
+    "NOW",
+    "TO_CHAR",
+    "TO_DATE",
     "TO_TIMESTAMP",
 ];
 
@@ -63,14 +113,23 @@ fn server(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::FlightSqlServerCancel, true);
     info.append(SqlInfo::FlightSqlServerBulkIngestion, false);
     info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
-    info.append(SqlInfo::FlightSqlServerStatementTimeout, i32::try_from(PREPARED_IDLE.as_millis()).unwrap_or(i32::MAX));
+    info.append(
+        SqlInfo::FlightSqlServerStatementTimeout,
+        i32::try_from(PREPARED_IDLE.as_millis()).unwrap_or(i32::MAX),
+    );
     info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0_i32);
 }
 
 fn syntax(info: &mut SqlInfoDataBuilder) {
-    info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
+    info.append(
+        SqlInfo::SqlIdentifierCase,
+        SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32,
+    );
     info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    info.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
+    info.append(
+        SqlInfo::SqlQuotedIdentifierCase,
+        SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32,
+    );
     info.append(SqlInfo::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedHigh as i32);
     info.append(SqlInfo::SqlKeywords, KEYWORDS);
     info.append(SqlInfo::SqlNumericFunctions, NUMERIC_FUNCTIONS);
@@ -83,7 +142,13 @@ fn syntax(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlProcedureTerm, "procedure");
     info.append(SqlInfo::SqlCatalogTerm, "catalog");
     info.append(SqlInfo::SqlCatalogAtStart, true);
-    info.append(SqlInfo::SqlSupportedGrammar, bits([SupportedSqlGrammar::SqlMinimumGrammar as i32, SupportedSqlGrammar::SqlCoreGrammar as i32]));
+    info.append(
+        SqlInfo::SqlSupportedGrammar,
+        bits([
+            SupportedSqlGrammar::SqlMinimumGrammar as i32,
+            SupportedSqlGrammar::SqlCoreGrammar as i32,
+        ]),
+    );
     // entry level of ANSI SQL-92
     info.append(SqlInfo::SqlAnsi92SupportedLevel, bits([0]));
 }
@@ -123,8 +188,17 @@ fn abilities(info: &mut SqlInfoDataBuilder) {
         info.append(id, false);
     }
     info.append(SqlInfo::SqlSupportsConvert, &conversions());
-    info.append(SqlInfo::SqlSupportedGroupBy, bits([SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32]));
-    info.append(SqlInfo::SqlOuterJoinsSupportLevel, SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32);
+    info.append(
+        SqlInfo::SqlSupportedGroupBy,
+        bits([
+            SqlSupportedGroupBy::SqlGroupByUnrelated as i32,
+            SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32,
+        ]),
+    );
+    info.append(
+        SqlInfo::SqlOuterJoinsSupportLevel,
+        SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
+    );
     let qualified_names = 0; // a schema or catalog may qualify a table, but there are no procedures, indices or privileges
     debug_assert_eq!(SqlSupportedElementActions::SqlElementInProcedureCalls as i32, 0);
     info.append(SqlInfo::SqlSchemasSupportedActions, qualified_names);
@@ -136,10 +210,23 @@ fn abilities(info: &mut SqlInfoDataBuilder) {
         SqlSupportedSubqueries::SqlSubqueriesInIns,
     ];
     info.append(SqlInfo::SqlSupportedSubqueries, bits(subqueries.map(|s| s as i32)));
-    info.append(SqlInfo::SqlSupportedUnions, bits([SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32]));
-    info.append(SqlInfo::SqlDefaultTransactionIsolation, SqlTransactionIsolationLevel::SqlTransactionNone as i32);
-    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, bits([SqlTransactionIsolationLevel::SqlTransactionNone as i32]));
-    info.append(SqlInfo::SqlSupportedResultSetTypes, bits([SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32]));
+    info.append(
+        SqlInfo::SqlSupportedUnions,
+        bits([SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32]),
+    );
+    // the protocol says int32 here, the JDBC driver reads an int64 and fails on anything else
+    info.append(
+        SqlInfo::SqlDefaultTransactionIsolation,
+        i64::from(SqlTransactionIsolationLevel::SqlTransactionNone as i32),
+    );
+    info.append(
+        SqlInfo::SqlSupportedTransactionsIsolationLevels,
+        bits([SqlTransactionIsolationLevel::SqlTransactionNone as i32]),
+    );
+    info.append(
+        SqlInfo::SqlSupportedResultSetTypes,
+        bits([SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32]),
+    );
     let read_only = bits([SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32]);
     info.append(SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified, 0_i32);
     info.append(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, read_only);
@@ -178,13 +265,32 @@ fn limits(info: &mut SqlInfoDataBuilder) {
 /// What CAST turns into what.
 fn conversions() -> HashMap<i32, Vec<i32>> {
     use SqlSupportsConvert as C;
-    let numbers = [C::SqlConvertBigint, C::SqlConvertInteger, C::SqlConvertSmallint, C::SqlConvertTinyint, C::SqlConvertFloat, C::SqlConvertReal, C::SqlConvertDecimal];
+    let numbers = [
+        C::SqlConvertBigint,
+        C::SqlConvertInteger,
+        C::SqlConvertSmallint,
+        C::SqlConvertTinyint,
+        C::SqlConvertFloat,
+        C::SqlConvertReal,
+        C::SqlConvertDecimal,
+    ];
     let numbers_and_text: Vec<i32> = numbers.into_iter().chain([C::SqlConvertVarchar]).map(|c| c as i32).collect();
     let mut map: HashMap<i32, Vec<i32>> = numbers.into_iter().map(|from| (from as i32, numbers_and_text.clone())).collect();
     let times = [C::SqlConvertDate, C::SqlConvertTimestamp];
-    map.insert(C::SqlConvertVarchar as i32, numbers.into_iter().chain(times).chain([C::SqlConvertVarchar]).map(|c| c as i32).collect());
+    map.insert(
+        C::SqlConvertVarchar as i32,
+        numbers
+            .into_iter()
+            .chain(times)
+            .chain([C::SqlConvertVarchar])
+            .map(|c| c as i32)
+            .collect(),
+    );
     for from in times {
-        map.insert(from as i32, times.into_iter().chain([C::SqlConvertVarchar]).map(|c| c as i32).collect());
+        map.insert(
+            from as i32,
+            times.into_iter().chain([C::SqlConvertVarchar]).map(|c| c as i32).collect(),
+        );
     }
     map
 }
@@ -218,7 +324,10 @@ pub(super) fn type_info() -> Result<XdbcTypeInfoData, FlightError> {
     types.append(number("INTEGER", XdbcDataType::XdbcInteger, 10, 10));
     types.append(number("BIGINT", XdbcDataType::XdbcBigint, 19, 10));
     types.append(number("DOUBLE", XdbcDataType::XdbcDouble, 53, 2));
-    types.append(XdbcTypeInfo { case_sensitive: true, ..quoted(plain("VARCHAR", XdbcDataType::XdbcVarchar, i32::MAX), "'") });
+    types.append(XdbcTypeInfo {
+        case_sensitive: true,
+        ..quoted(plain("VARCHAR", XdbcDataType::XdbcVarchar, i32::MAX), "'")
+    });
     types.append(quoted(plain("VARBINARY", XdbcDataType::XdbcVarbinary, i32::MAX), "X'"));
     types.append(XdbcTypeInfo {
         // ODBC gives DATE the number that the protocol calls YEAR

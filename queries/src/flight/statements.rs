@@ -52,11 +52,22 @@ impl PreparedStatements {
             open.retain(|_, prepared| now.duration_since(prepared.used) < PREPARED_IDLE);
         }
         if open.len() >= PREPARED_MAX {
-            return Err(Status::resource_exhausted(format!("{PREPARED_MAX} prepared statements are open; close some")));
+            return Err(Status::resource_exhausted(format!(
+                "{PREPARED_MAX} prepared statements are open; close some"
+            )));
         }
         let handle = random_name()?;
         let (user, tenant) = (principal.user.clone(), principal.tenant.clone());
-        open.insert(handle.clone(), Prepared { user, tenant, statement: Arc::new(statement), values: None, used: now });
+        open.insert(
+            handle.clone(),
+            Prepared {
+                user,
+                tenant,
+                statement: Arc::new(statement),
+                values: None,
+                used: now,
+            },
+        );
         Ok(handle)
     }
 
@@ -125,7 +136,11 @@ impl RunningStatements {
         }
         let stop = Arc::new(Notify::new());
         state.stop.insert(name.to_owned(), stop.clone());
-        Some(RunningGuard { name: name.to_owned(), all: self.clone(), stop })
+        Some(RunningGuard {
+            name: name.to_owned(),
+            all: self.clone(),
+            stop,
+        })
     }
 
     /// Stops a running statement, or one that is about to start.
@@ -171,12 +186,20 @@ mod tests {
     use arrow::datatypes::Schema;
 
     fn principal(user: &str) -> Principal {
-        Principal { user: user.into(), tenant: TenantId::new("default").unwrap(), role: Role::Admin }
+        Principal {
+            user: user.into(),
+            tenant: TenantId::new("default").unwrap(),
+            role: Role::Admin,
+        }
     }
 
     fn statement() -> PreparedSql {
         let empty = Arc::new(Schema::empty());
-        PreparedSql { sql: "SELECT 1".to_owned(), schema: empty.clone(), parameters: empty }
+        PreparedSql {
+            sql: "SELECT 1".to_owned(),
+            schema: empty.clone(),
+            parameters: empty,
+        }
     }
 
     #[test]
@@ -188,7 +211,11 @@ mod tests {
         statements.close(&principal("eve"), &handle);
         let used = start + PREPARED_IDLE - Duration::from_secs(1);
         assert!(statements.get_at(&principal("admin"), &handle, used).is_ok());
-        assert!(statements.get_at(&principal("admin"), &handle, used + PREPARED_IDLE - Duration::from_secs(1)).is_ok());
+        assert!(
+            statements
+                .get_at(&principal("admin"), &handle, used + PREPARED_IDLE - Duration::from_secs(1))
+                .is_ok()
+        );
         assert!(statements.get_at(&principal("admin"), &handle, used + 2 * PREPARED_IDLE).is_err());
     }
 

@@ -90,16 +90,42 @@ mod tests {
     #[test]
     fn a_ticket_opens_for_its_user_and_in_time_only() {
         let tenant = TenantId::new("default").unwrap();
-        let auth = Authenticator::new(AuthConfig { check: Arc::new(|_, _| true), tenant: tenant.clone(), token_key: [1; 32], insecure: false });
-        let principal = Principal { user: "admin".into(), tenant, role: Role::Admin };
+        let auth = Authenticator::new(AuthConfig {
+            check: Arc::new(|_, _| true),
+            tenant: tenant.clone(),
+            token_key: [1; 32],
+            insecure: false,
+        });
+        let principal = Principal {
+            user: "admin".into(),
+            tenant,
+            role: Role::Admin,
+        };
         let ticket = Ticket::new(&principal, "SELECT 1".to_owned(), Vec::new()).unwrap();
         let sealed = ticket.seal(&auth);
         assert_eq!(Ticket::open(&auth, &principal, &sealed).unwrap(), ticket);
         let late = SystemTime::now() + TICKET_LIFETIME;
-        assert_eq!(Ticket::open_at(&auth, &principal, &sealed, late).unwrap_err().code(), tonic::Code::NotFound);
-        let other = Principal { user: "eve".into(), ..principal.clone() };
-        assert_eq!(Ticket::open(&auth, &other, &sealed).unwrap_err().code(), tonic::Code::PermissionDenied);
-        assert_eq!(Ticket::open(&auth, &principal, &sealed[1..]).unwrap_err().code(), tonic::Code::InvalidArgument);
-        assert_eq!(Ticket::open(&auth, &principal, &auth.sign("token", &ticket.encode_to_vec())).unwrap_err().code(), tonic::Code::InvalidArgument);
+        assert_eq!(
+            Ticket::open_at(&auth, &principal, &sealed, late).unwrap_err().code(),
+            tonic::Code::NotFound
+        );
+        let other = Principal {
+            user: "eve".into(),
+            ..principal.clone()
+        };
+        assert_eq!(
+            Ticket::open(&auth, &other, &sealed).unwrap_err().code(),
+            tonic::Code::PermissionDenied
+        );
+        assert_eq!(
+            Ticket::open(&auth, &principal, &sealed[1..]).unwrap_err().code(),
+            tonic::Code::InvalidArgument
+        );
+        assert_eq!(
+            Ticket::open(&auth, &principal, &auth.sign("token", &ticket.encode_to_vec()))
+                .unwrap_err()
+                .code(),
+            tonic::Code::InvalidArgument
+        );
     }
 }
