@@ -84,7 +84,10 @@ pub struct AuthConfig {
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthConfig").field("tenant", &self.tenant).field("insecure", &self.insecure).finish_non_exhaustive()
+        f.debug_struct("AuthConfig")
+            .field("tenant", &self.tenant)
+            .field("insecure", &self.insecure)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,9 +133,17 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::WrongPassword`].
     pub fn basic(&self, user: &str, password: &str) -> Result<Principal, AuthError> {
-        let good = if self.config.insecure { user == ADMIN_USER } else { (self.config.check)(user, password) };
+        let good = if self.config.insecure {
+            user == ADMIN_USER
+        } else {
+            (self.config.check)(user, password)
+        };
         if good {
-            Ok(Principal { user: Arc::from(user), tenant: self.config.tenant.clone(), role: Role::Admin })
+            Ok(Principal {
+                user: Arc::from(user),
+                tenant: self.config.tenant.clone(),
+                role: Role::Admin,
+            })
         } else {
             metrics::counter!("flexmeter_login_failures_total").increment(1);
             Err(AuthError::WrongPassword)
@@ -172,7 +183,11 @@ impl Authenticator {
             return Err(AuthError::ExpiredToken);
         }
         let tenant = TenantId::new(&claims.t).map_err(|_| AuthError::InvalidToken)?;
-        Ok(Principal { user: Arc::from(claims.u), tenant, role: claims.r })
+        Ok(Principal {
+            user: Arc::from(claims.u),
+            tenant,
+            role: claims.r,
+        })
     }
 
     /// The principal behind an `authorization` header: `Basic …` or `Bearer …`.
@@ -227,7 +242,10 @@ const SIGNATURE_LEN: usize = 32;
 
 fn decode_basic(credentials: &str) -> Option<(String, String)> {
     // Some clients leave the padding out.
-    let bytes = STANDARD.decode(credentials).or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(credentials)).ok()?;
+    let bytes = STANDARD
+        .decode(credentials)
+        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(credentials))
+        .ok()?;
     let text = String::from_utf8(bytes).ok()?;
     let (user, password) = text.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
@@ -269,7 +287,10 @@ mod tests {
         assert_eq!(auth.authorize(Some("Basic ???")), Err(AuthError::Malformed));
         assert_eq!(auth.authorize(Some("Digest abc")), Err(AuthError::Malformed));
         assert_eq!(auth.authorize(Some("Bearer abc")), Err(AuthError::InvalidToken));
-        assert_eq!(auth.authorize(Some(&format!("Bearer {}", "a".repeat(AUTHORIZATION_LEN_MAX)))), Err(AuthError::Malformed));
+        assert_eq!(
+            auth.authorize(Some(&format!("Bearer {}", "a".repeat(AUTHORIZATION_LEN_MAX)))),
+            Err(AuthError::Malformed)
+        );
     }
 
     #[test]
@@ -284,9 +305,15 @@ mod tests {
             // the last character may carry padding bits only, in which case it does not decode at all
             assert_eq!(auth.bearer(&changed), Err(AuthError::InvalidToken), "byte {at}");
         }
-        let other = Authenticator::new(AuthConfig { token_key: [8; TOKEN_KEY_LEN], ..authenticator(false).config });
+        let other = Authenticator::new(AuthConfig {
+            token_key: [8; TOKEN_KEY_LEN],
+            ..authenticator(false).config
+        });
         assert_eq!(other.bearer(&token), Err(AuthError::InvalidToken));
-        assert_eq!(auth.bearer_at(&token, SystemTime::now() + TOKEN_LIFETIME), Err(AuthError::ExpiredToken));
+        assert_eq!(
+            auth.bearer_at(&token, SystemTime::now() + TOKEN_LIFETIME),
+            Err(AuthError::ExpiredToken)
+        );
         let ticket = URL_SAFE_NO_PAD.encode(auth.sign("ticket", auth.verify("token", &URL_SAFE_NO_PAD.decode(&token).unwrap()).unwrap()));
         assert_eq!(auth.bearer(&ticket), Err(AuthError::InvalidToken), "signed for another purpose");
     }

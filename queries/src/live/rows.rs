@@ -60,7 +60,12 @@ pub struct DeviceRow {
 
 impl DeviceRow {
     pub(super) fn new(device: Arc<Device>) -> Self {
-        Self { device, latest: Vec::new(), windows: Vec::new(), activity: Activity::default() }
+        Self {
+            device,
+            latest: Vec::new(),
+            windows: Vec::new(),
+            activity: Activity::default(),
+        }
     }
 
     /// The newest reading of a quantity.
@@ -78,11 +83,17 @@ impl DeviceRow {
 
     /// Applies a change of `latest`; returns by how much the number of rows changed.
     pub(super) fn apply_latest(&mut self, change: &LatestChange) -> isize {
-        let at = self.latest.binary_search_by_key(&change.identifier.index(), |r| r.identifier.index());
+        let at = self
+            .latest
+            .binary_search_by_key(&change.identifier.index(), |r| r.identifier.index());
         match (at, change.new) {
             (at, Some(reading)) => {
                 self.activity.saw(reading.event_time);
-                let row = LatestReading { identifier: change.identifier, event_time: reading.event_time, value: reading.value };
+                let row = LatestReading {
+                    identifier: change.identifier,
+                    event_time: reading.event_time,
+                    value: reading.value,
+                };
                 match at {
                     Ok(at) => {
                         self.latest[at] = row;
@@ -112,12 +123,21 @@ impl DeviceRow {
                     return 0;
                 }
                 let at = before.map_or(0, |at| at + 1);
-                self.windows.insert(at, Arc::new(ProfileWindow { start: change.window_start, cells: Vec::new() }));
+                self.windows.insert(
+                    at,
+                    Arc::new(ProfileWindow {
+                        start: change.window_start,
+                        cells: Vec::new(),
+                    }),
+                );
                 at
             }
         };
         let cells = &mut Arc::make_mut(&mut self.windows[at]).cells;
-        match (cells.binary_search_by_key(&change.identifier.index(), |(id, _)| id.index()), change.new) {
+        match (
+            cells.binary_search_by_key(&change.identifier.index(), |(id, _)| id.index()),
+            change.new,
+        ) {
             (Ok(at), Some(cell)) => {
                 cells[at].1 = cell;
                 0

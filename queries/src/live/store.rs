@@ -74,7 +74,11 @@ struct Tenant {
 
 impl Default for LiveStore {
     fn default() -> Self {
-        Self { state: Mutex::default(), changes: broadcast::Sender::new(SUBSCRIPTION_EPOCHS_MAX), epoch: watch::Sender::new(0) }
+        Self {
+            state: Mutex::default(),
+            changes: broadcast::Sender::new(SUBSCRIPTION_EPOCHS_MAX),
+            epoch: watch::Sender::new(0),
+        }
     }
 }
 
@@ -154,13 +158,19 @@ impl State {
                 tenant.totals.n_values += u64::from(head.n_values);
             }
             for alert in &partition.alerts {
-                self.row(&alert.device, |row| row.heard(alert.event_time, alert.received_at)).totals.n_alerts += 1;
+                self.row(&alert.device, |row| row.heard(alert.event_time, alert.received_at))
+                    .totals
+                    .n_alerts += 1;
             }
             for row in &partition.acknowledgements {
-                self.row(&row.device, |r| r.heard(row.event_time, row.received_at)).totals.n_acknowledgements += 1;
+                self.row(&row.device, |r| r.heard(row.event_time, row.received_at))
+                    .totals
+                    .n_acknowledgements += 1;
             }
             for row in &partition.registrations {
-                self.row(&row.device, |r| r.heard(row.received_at, row.received_at)).totals.n_registrations += 1;
+                self.row(&row.device, |r| r.heard(row.received_at, row.received_at))
+                    .totals
+                    .n_registrations += 1;
             }
             for change in &partition.latest {
                 let mut growth = 0;
@@ -181,7 +191,11 @@ impl State {
 
     /// Changes a device's row, made when it is seen for the first time, and gives its tenant.
     fn row(&mut self, device: &Arc<Device>, change: impl FnOnce(&mut DeviceRow)) -> &mut Tenant {
-        let place = match self.places.get(device.partition as usize).and_then(|p| p.get(device.index as usize)) {
+        let place = match self
+            .places
+            .get(device.partition as usize)
+            .and_then(|p| p.get(device.index as usize))
+        {
             Some(Some(place)) => *place,
             _ => self.settle(device),
         };
@@ -208,7 +222,10 @@ impl State {
             tenant.positions.write().insert(device.hardware_id.clone(), position);
             position
         });
-        let place = Place { tenant: tenant_idx, position };
+        let place = Place {
+            tenant: tenant_idx,
+            position,
+        };
         let (partition, index) = (device.partition as usize, device.index as usize);
         if self.places.len() <= partition {
             self.places.resize_with(partition + 1, Vec::new);
@@ -234,7 +251,11 @@ impl State {
     fn snapshot(&mut self, name: &TenantId) -> Arc<LiveSnapshot> {
         let (epoch, log_time) = (self.epoch, self.log_time);
         let Some(tenant) = self.by_name.get(name).map(|t| &mut self.tenants[*t as usize]) else {
-            return Arc::new(LiveSnapshot { epoch, log_time, ..LiveSnapshot::default() });
+            return Arc::new(LiveSnapshot {
+                epoch,
+                log_time,
+                ..LiveSnapshot::default()
+            });
         };
         tenant
             .snapshot
@@ -382,7 +403,13 @@ mod tests {
         store.apply(&rows.profile_epoch(15, Some(2)));
         store.apply(&rows.profile_epoch(45, Some(1)));
         let snapshot = store.snapshot(&tenant());
-        let starts: Vec<_> = snapshot.device("m-1").unwrap().windows.iter().map(|w| w.start.micros() / 60_000_000).collect();
+        let starts: Vec<_> = snapshot
+            .device("m-1")
+            .unwrap()
+            .windows
+            .iter()
+            .map(|w| w.start.micros() / 60_000_000)
+            .collect();
         assert_eq!(starts, [15, 30, 45]);
         assert_eq!(snapshot.n_profile(), 6);
         store.apply(&rows.profile_epoch(15, None));
@@ -400,9 +427,13 @@ mod tests {
         for i in 0..SUBSCRIPTION_EPOCHS_MAX as i64 + 10 {
             store.apply(&rows.epoch(|_| vec![(identifier(0), i, 1.0)]));
         }
-        let Some(LiveEvent::Lagged { n_epochs }) = subscription.next().await else { panic!("no lag notice") };
+        let Some(LiveEvent::Lagged { n_epochs }) = subscription.next().await else {
+            panic!("no lag notice")
+        };
         assert_eq!(n_epochs, 10);
-        let Some(LiveEvent::Changes(changes)) = subscription.next().await else { panic!("no changes") };
+        let Some(LiveEvent::Changes(changes)) = subscription.next().await else {
+            panic!("no changes")
+        };
         assert_eq!((changes.epoch, changes.latest.len(), changes.n_omitted), (11, 1, 0));
     }
 
@@ -412,7 +443,9 @@ mod tests {
         let mut subscription = store.subscribe();
         let mut rows = Rows::new("default", 30_000);
         store.apply(&rows.epoch(|_| vec![(identifier(0), 1, 1.0)]));
-        let Some(LiveEvent::Changes(changes)) = subscription.next().await else { panic!("no changes") };
+        let Some(LiveEvent::Changes(changes)) = subscription.next().await else {
+            panic!("no changes")
+        };
         assert_eq!((changes.latest.len(), changes.n_omitted), (20_000, 10_000));
     }
 

@@ -28,7 +28,11 @@ pub struct LiveChanges {
 
 impl LiveChanges {
     pub(super) fn of(epoch: &ClosedEpoch, log_time: EventTime) -> Self {
-        let mut changes = Self { epoch: epoch.epoch, log_time, ..Self::default() };
+        let mut changes = Self {
+            epoch: epoch.epoch,
+            log_time,
+            ..Self::default()
+        };
         for partition in &epoch.partitions {
             let n = partition.alerts.len().min(CHANGES_PER_EPOCH_MAX - changes.alerts.len());
             changes.alerts.extend_from_slice(&partition.alerts[..n]);

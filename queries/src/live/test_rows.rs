@@ -23,7 +23,11 @@ pub(crate) struct Rows {
 impl Rows {
     /// Devices `m-0`, `m-1`, … spread over four partitions.
     pub(crate) fn new(tenant: &str, n_devices: usize) -> Self {
-        let mut rows = Self { tenant: TenantId::new(tenant).unwrap(), devices: Vec::new(), epoch: 0 };
+        let mut rows = Self {
+            tenant: TenantId::new(tenant).unwrap(),
+            devices: Vec::new(),
+            epoch: 0,
+        };
         rows.grow(n_devices);
         rows
     }
@@ -42,12 +46,23 @@ impl Rows {
     fn outcome(&mut self, fill: impl Fn(usize, &Arc<Device>, &mut PartitionOutcome)) -> ClosedEpoch {
         self.epoch += 1;
         // one partition entry for all devices in order: the store must not care
-        let mut partition = PartitionOutcome { log_time: EventTime::from_micros(self.epoch as i64 * 1_000_000), ..Default::default() };
+        let mut partition = PartitionOutcome {
+            log_time: EventTime::from_micros(self.epoch as i64 * 1_000_000),
+            ..Default::default()
+        };
         for (i, device) in self.devices.iter().enumerate() {
             fill(i, device, &mut partition);
         }
-        partition.counts = EpochCounts { n_messages: self.devices.len() as u64, n_accepted: self.devices.len() as u64, ..Default::default() };
-        ClosedEpoch { epoch: self.epoch, partitions: vec![partition], ..Default::default() }
+        partition.counts = EpochCounts {
+            n_messages: self.devices.len() as u64,
+            n_accepted: self.devices.len() as u64,
+            ..Default::default()
+        };
+        ClosedEpoch {
+            epoch: self.epoch,
+            partitions: vec![partition],
+            ..Default::default()
+        }
     }
 
     /// One message a device: (identifier, event time in seconds, value) of each reading.
@@ -55,7 +70,11 @@ impl Rows {
         self.outcome(|i, device, out| {
             let readings = readings(i);
             let event_time = EventTime::from_micros(readings.first().map_or(0, |r| r.1) * 1_000_000);
-            let MeasurementColumns { heads, identifiers, values } = &mut out.measurements;
+            let MeasurementColumns {
+                heads,
+                identifiers,
+                values,
+            } = &mut out.measurements;
             heads.push(MessageHead {
                 device: device.clone(),
                 event_time,
@@ -67,8 +86,16 @@ impl Rows {
             for (identifier, seconds, value) in readings {
                 identifiers.push(identifier);
                 values.push(value);
-                let new = Some(Reading { event_time: EventTime::from_micros(seconds * 1_000_000), value });
-                out.latest.push(LatestChange { device: device.clone(), identifier, old: None, new });
+                let new = Some(Reading {
+                    event_time: EventTime::from_micros(seconds * 1_000_000),
+                    value,
+                });
+                out.latest.push(LatestChange {
+                    device: device.clone(),
+                    identifier,
+                    old: None,
+                    new,
+                });
             }
         })
     }
@@ -77,8 +104,22 @@ impl Rows {
     pub(crate) fn profile_epoch(&mut self, minute: i64, n: Option<u64>) -> ClosedEpoch {
         let window_start = EventTime::from_micros(minute * 60_000_000);
         self.outcome(|_, device, out| {
-            let new = n.map(|n| ProfileCell { generation: 0, n, mean: 1.0, min: 1.0, max: 1.0, last: 1.0, last_time: window_start });
-            out.profile.push(ProfileChange { device: device.clone(), window_start, identifier: identifier(0), old: None, new });
+            let new = n.map(|n| ProfileCell {
+                generation: 0,
+                n,
+                mean: 1.0,
+                min: 1.0,
+                max: 1.0,
+                last: 1.0,
+                last_time: window_start,
+            });
+            out.profile.push(ProfileChange {
+                device: device.clone(),
+                window_start,
+                identifier: identifier(0),
+                old: None,
+                new,
+            });
         })
     }
 }
