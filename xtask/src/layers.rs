@@ -54,7 +54,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "flexmeter-tables",
         ours: &["flexmeter-model"],
-        external: Some(&["arrow", "thiserror"]),
+        external: Some(&["arrow", "thiserror", "rustc-hash", "serde_json"]),
         never_named: &[],
         never: &["timely", "differential-dataflow"],
         reason: "tables turns outcomes into Arrow and does nothing else: pure, and the only core crate that sees Arrow",
