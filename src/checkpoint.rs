@@ -38,14 +38,20 @@ impl CheckpointStore {
             return Ok(Vec::new());
         }
         read(&path).with_context(|| {
-            format!("checkpoint {} cannot be read; move it away to rebuild all state from the start of the log, if the log still has it", path.display())
+            format!(
+                "checkpoint {} cannot be read; move it away to rebuild all state from the start of the log, if the log still has it",
+                path.display()
+            )
         })
     }
 
     /// Writes a checkpoint and makes it the newest one, atomically and durably.
     pub(crate) fn publish(&self, snapshots: &[PartitionSnapshot]) -> anyhow::Result<()> {
         let next = self.dir.join("checkpoint.next");
-        let mut out = HashingWriter { inner: File::create(&next)?, hasher: crc32fast::Hasher::new() };
+        let mut out = HashingWriter {
+            inner: File::create(&next)?,
+            hasher: crc32fast::Hasher::new(),
+        };
         out.write_all(MAGIC)?;
         out.write_all(&u32::try_from(snapshots.len())?.to_le_bytes())?;
         for snapshot in snapshots {
@@ -79,8 +85,13 @@ fn read(path: &Path) -> anyhow::Result<Vec<PartitionSnapshot>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     let (body, checksum) = bytes.split_last_chunk::<4>().context("the file is cut off")?;
-    ensure!(crc32fast::hash(body) == u32::from_le_bytes(*checksum), "the checksum does not match");
-    let mut rest = body.strip_prefix(MAGIC.as_slice()).context("this is no checkpoint of this version")?;
+    ensure!(
+        crc32fast::hash(body) == u32::from_le_bytes(*checksum),
+        "the checksum does not match"
+    );
+    let mut rest = body
+        .strip_prefix(MAGIC.as_slice())
+        .context("this is no checkpoint of this version")?;
     let n = u32::from_le_bytes(take(&mut rest)?);
     ensure!(n <= PARTITIONS_MAX, "{n} partitions cannot be right");
     let mut snapshots = Vec::new();
@@ -92,7 +103,11 @@ fn read(path: &Path) -> anyhow::Result<Vec<PartitionSnapshot>> {
             bail!("partition {partition} is cut off");
         }
         let (bytes, tail) = rest.split_at(len);
-        snapshots.push(PartitionSnapshot { partition, offset, bytes: bytes.to_vec() });
+        snapshots.push(PartitionSnapshot {
+            partition,
+            offset,
+            bytes: bytes.to_vec(),
+        });
         rest = tail;
     }
     ensure!(rest.is_empty(), "{} bytes too many", rest.len());
@@ -111,7 +126,13 @@ mod tests {
     use super::*;
 
     fn snapshots() -> Vec<PartitionSnapshot> {
-        (0..3).map(|p| PartitionSnapshot { partition: p, offset: 10 + u64::from(p), bytes: vec![p as u8; 100] }).collect()
+        (0..3)
+            .map(|p| PartitionSnapshot {
+                partition: p,
+                offset: 10 + u64::from(p),
+                bytes: vec![p as u8; 100],
+            })
+            .collect()
     }
 
     #[test]

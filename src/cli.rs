@@ -14,8 +14,8 @@ use crate::config::{Config, ConfigError, Overrides};
 #[command(version, about, max_term_width = 120)]
 struct Cli {
     /// What to log to stderr, for example `info`, `debug` or `flexmeter=debug,rmqtt=info`.
-    #[arg(long, global = true, env = "FLEXMETER_LOG", default_value = "warn,flexmeter=info,flexmeter_connectors=info,flexmeter_queries=info")]
-    log: String,
+    #[arg(long, global = true, env = "FLEXMETER_LOG")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +65,13 @@ pub(crate) struct ConfigArgs {
 impl ConfigArgs {
     /// The configuration in force.
     pub(crate) fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config.as_deref(), &Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() })
+        Config::load(
+            self.config.as_deref(),
+            &Overrides {
+                data_dir: self.data_dir.clone(),
+                ..Overrides::default()
+            },
+        )
     }
 }
 
@@ -111,11 +117,19 @@ struct UpArgs {
     json: bool,
 }
 
+/// What servers log when nothing else was asked for; the other commands only warn.
+const SERVER_LOG: &str = "warn,flexmeter=info,flexmeter_connectors=info,flexmeter_queries=info";
+
 /// Parses the command line and runs it.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
+    let log = cli.log.as_deref().unwrap_or(if matches!(cli.command, Command::Up(_)) {
+        SERVER_LOG
+    } else {
+        "warn"
+    });
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_new(&cli.log)?)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(log)?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -152,5 +166,9 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
 
 /// 2 for a configuration that cannot be used, 1 for everything that failed later.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::from(1) }
+    if error.is::<ConfigError>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::from(1)
+    }
 }

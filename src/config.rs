@@ -86,7 +86,9 @@ pub(crate) struct RestSection {
 
 impl Default for RestSection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }
     }
 }
 
@@ -100,7 +102,9 @@ pub(crate) struct FlightSection {
 
 impl Default for FlightSection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 50051)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+        }
     }
 }
 
@@ -124,7 +128,14 @@ pub(crate) struct EngineSection {
 
 impl Default for EngineSection {
     fn default() -> Self {
-        Self { workers: 2, checkpoint_s: 30, heartbeat_s: 10, dedupe_hours: 48, profile_hours: 48, log_retention_hours: 24 }
+        Self {
+            workers: 2,
+            checkpoint_s: 30,
+            heartbeat_s: 10,
+            dedupe_hours: 48,
+            profile_hours: 48,
+            log_retention_hours: 24,
+        }
     }
 }
 
@@ -171,7 +182,9 @@ pub(crate) struct Overrides {
 impl Config {
     /// Reads defaults, `file`, the environment and flags, in this order, and validates the whole.
     pub(crate) fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let mut figment = Figment::new().merge(Serialized::default("data_dir", "./flexmeter-data")).merge(Serialized::default("lake.path", ""));
+        let mut figment = Figment::new()
+            .merge(Serialized::default("data_dir", "./flexmeter-data"))
+            .merge(Serialized::default("lake.path", ""));
         if let Some(file) = file {
             if !file.is_file() {
                 return Err(ConfigError::NoFile(file.to_owned()));
@@ -207,7 +220,11 @@ impl Config {
                 return invalid(format!("{key} = {value} is below its least value {at_least}"));
             }
         }
-        for (key, address) in [("mqtt.listen", self.mqtt.listen), ("rest.listen", self.rest.listen), ("flight.listen", self.flight.listen)] {
+        for (key, address) in [
+            ("mqtt.listen", self.mqtt.listen),
+            ("rest.listen", self.rest.listen),
+            ("flight.listen", self.flight.listen),
+        ] {
             if !address.ip().is_loopback() {
                 return invalid(format!(
                     "{key} = {address} is not a loopback address and would speak without TLS; use 127.0.0.1 and put a TLS listener in front{}",
@@ -216,7 +233,9 @@ impl Config {
             }
         }
         if self.insecure && self.mqtt.tls_listen.is_some_and(|address| !address.ip().is_loopback()) {
-            return invalid("insecure = true is allowed on loopback only, but mqtt.tls_listen is not loopback; remove one of them".to_owned());
+            return invalid(
+                "insecure = true is allowed on loopback only, but mqtt.tls_listen is not loopback; remove one of them".to_owned(),
+            );
         }
         if self.devices.unknown == UnknownDevices::Reject && self.devices.known_file.is_none() {
             return invalid("devices.unknown = \"reject\" needs devices.known_file, or every message would be rejected".to_owned());
@@ -265,10 +284,21 @@ fn explain(error: figment::Error) -> ConfigError {
                 .map(|candidate| (strsim::damerau_levenshtein(field, candidate), candidate))
                 .min()
                 .filter(|(distance, _)| *distance <= 4)
-                .map_or_else(|| format!("; known keys here: {}", known.join(", ")), |(_, candidate)| format!("; did you mean `{candidate}`?"));
-            ConfigError::UnknownKey { key: path.join("."), origin, hint }
+                .map_or_else(
+                    || format!("; known keys here: {}", known.join(", ")),
+                    |(_, candidate)| format!("; did you mean `{candidate}`?"),
+                );
+            ConfigError::UnknownKey {
+                key: path.join("."),
+                origin,
+                hint,
+            }
         }
-        kind => ConfigError::Value { key: path.join("."), problem: kind.to_string(), origin },
+        kind => ConfigError::Value {
+            key: path.join("."),
+            problem: kind.to_string(),
+            origin,
+        },
     }
 }
 

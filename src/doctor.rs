@@ -56,7 +56,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
 
 fn data_dir(dir: &Path) -> Verdict {
     let probe = dir.join(".doctor");
-    match std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, b"x")).and_then(|()| std::fs::remove_file(&probe)) {
+    match std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::write(&probe, b"x"))
+        .and_then(|()| std::fs::remove_file(&probe))
+    {
         Ok(()) => Verdict::Good(format!("{} can be written", dir.display())),
         Err(error) => Verdict::Bad(format!("{} cannot be written: {error}; set data_dir", dir.display())),
     }
@@ -78,9 +81,10 @@ fn fsync(dir: &Path) -> Verdict {
         Ok(times[times.len() / 2])
     };
     match measure() {
-        Ok(median) if median > FSYNC_SLOW => {
-            Verdict::Warning(format!("a sync takes {:.1} ms (median): every acknowledgement waits that long; use a faster disk", median.as_secs_f64() * 1e3))
-        }
+        Ok(median) if median > FSYNC_SLOW => Verdict::Warning(format!(
+            "a sync takes {:.1} ms (median): every acknowledgement waits that long; use a faster disk",
+            median.as_secs_f64() * 1e3
+        )),
         Ok(median) => Verdict::Good(format!("a sync takes {:.1} ms (median)", median.as_secs_f64() * 1e3)),
         Err(error) => Verdict::Bad(format!("cannot sync: {error}")),
     }
@@ -89,9 +93,14 @@ fn fsync(dir: &Path) -> Verdict {
 fn space(dir: &Path) -> Verdict {
     // `df` is on every system we run on and spares an unsafe call
     let output = std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(dir).output();
-    let free = output.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).lines().nth(1)?.trim().parse::<u64>().ok());
+    let free = output
+        .ok()
+        .and_then(|output| String::from_utf8_lossy(&output.stdout).lines().nth(1)?.trim().parse::<u64>().ok());
     match free {
-        Some(free) if free < FREE_BYTES_LEAST => Verdict::Warning(format!("{:.1} GiB free: messages are refused when the disk is full", free as f64 / (1_u64 << 30) as f64)),
+        Some(free) if free < FREE_BYTES_LEAST => Verdict::Warning(format!(
+            "{:.1} GiB free: messages are refused when the disk is full",
+            free as f64 / (1_u64 << 30) as f64
+        )),
         Some(free) => Verdict::Good(format!("{:.1} GiB free", free as f64 / (1_u64 << 30) as f64)),
         None => Verdict::Warning("cannot tell how much is free".to_owned()),
     }
@@ -99,9 +108,13 @@ fn space(dir: &Path) -> Verdict {
 
 fn open_files() -> Verdict {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse::<u64>().ok());
+    let soft = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse::<u64>().ok());
     match soft {
-        Some(soft) if soft < OPEN_FILES_LEAST => Verdict::Warning(format!("at most {soft}: as many connections at most; raise it with `ulimit -n` or LimitNOFILE=")),
+        Some(soft) if soft < OPEN_FILES_LEAST => Verdict::Warning(format!(
+            "at most {soft}: as many connections at most; raise it with `ulimit -n` or LimitNOFILE="
+        )),
         Some(soft) => Verdict::Good(format!("at most {soft}")),
         None => Verdict::Warning("cannot tell the limit".to_owned()),
     }

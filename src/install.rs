@@ -31,7 +31,12 @@ pub(crate) enum DevicesCommand {
 
 /// Runs `devices`.
 pub(crate) fn devices(command: &DevicesCommand) -> anyhow::Result<ExitCode> {
-    let DevicesCommand::Token { config, tenant, hardware_ids, json } = command;
+    let DevicesCommand::Token {
+        config,
+        tenant,
+        hardware_ids,
+        json,
+    } = command;
     let config = config.load()?;
     let tenant = TenantId::new(tenant).context("--tenant")?;
     let secrets = Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())?;
@@ -41,10 +46,17 @@ pub(crate) fn devices(command: &DevicesCommand) -> anyhow::Result<ExitCode> {
     }
     for id in hardware_ids {
         let id = HardwareId::new(id).with_context(|| format!("hardware id {id:?}"))?;
-        let user = if tenant.as_str() == "default" { id.to_string() } else { format!("{tenant}/{id}") };
+        let user = if tenant.as_str() == "default" {
+            id.to_string()
+        } else {
+            format!("{tenant}/{id}")
+        };
         let password = login::device_password(&key, tenant.as_str(), id.as_str());
         if *json {
-            println!("{}", serde_json::json!({ "tenant": tenant.as_str(), "hardwareId": id.as_str(), "user": user, "password": password }));
+            println!(
+                "{}",
+                serde_json::json!({ "tenant": tenant.as_str(), "hardwareId": id.as_str(), "user": user, "password": password })
+            );
         } else {
             println!("user {user}  password {password}");
         }

@@ -46,7 +46,12 @@ pub(crate) struct Progress {
 }
 
 /// Runs the street until `stop` turns true. Blocking: give it a thread of its own.
-pub(crate) fn run(parts: Parts, runtime: &tokio::runtime::Handle, progress: &watch::Sender<Progress>, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
+pub(crate) fn run(
+    parts: Parts,
+    runtime: &tokio::runtime::Handle,
+    progress: &watch::Sender<Progress>,
+    stop: &watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let snapshots = parts.checkpoints.load()?;
     let next = start_offsets(&parts, runtime, &snapshots)?;
     parts.live.clear();
@@ -58,9 +63,21 @@ pub(crate) fn run(parts: Parts, runtime: &tokio::runtime::Handle, progress: &wat
     std::thread::scope(|scope| {
         let distributor = {
             let (lake, live) = (Arc::clone(&parts.lake), Arc::clone(&parts.live));
-            std::thread::Builder::new().name("distributor".to_owned()).spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, runtime, &applied_tx))?
+            std::thread::Builder::new()
+                .name("distributor".to_owned())
+                .spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, runtime, &applied_tx))?
         };
-        let mut pump = Pump { parts: &parts, runtime, engine: &mut engine, next, epoch: 0, applied: applied_rx, progress, samples: VecDeque::new(), checkpoint: None };
+        let mut pump = Pump {
+            parts: &parts,
+            runtime,
+            engine: &mut engine,
+            next,
+            epoch: 0,
+            applied: applied_rx,
+            progress,
+            samples: VecDeque::new(),
+            checkpoint: None,
+        };
         let pumped = pump.run(stop);
         // the engine hands out what it still has, then closes the channel and with it the distributor
         let stopped = engine.shutdown().context("the engine failed");
@@ -76,7 +93,10 @@ fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[P
         let bounds = runtime.block_on(parts.log.bounds(partition))?;
         let offset = snapshots.iter().find(|s| s.partition == partition).map_or(0, |s| s.offset);
         if offset > bounds.end {
-            bail!("the checkpoint stands at offset {offset} of partition {partition}, but the log ends at {}: the log has lost data or belongs to another installation", bounds.end);
+            bail!(
+                "the checkpoint stands at offset {offset} of partition {partition}, but the log ends at {}: the log has lost data or belongs to another installation",
+                bounds.end
+            );
         }
         if offset < bounds.start {
             bail!(
@@ -89,12 +109,20 @@ fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[P
     Ok(next)
 }
 
-fn distribute(closed: &Receiver<ClosedEpoch>, lake: &Lake, live: &LiveStore, runtime: &tokio::runtime::Handle, applied: &watch::Sender<Option<u64>>) -> anyhow::Result<()> {
+fn distribute(
+    closed: &Receiver<ClosedEpoch>,
+    lake: &Lake,
+    live: &LiveStore,
+    runtime: &tokio::runtime::Handle,
+    applied: &watch::Sender<Option<u64>>,
+) -> anyhow::Result<()> {
     while let Ok(epoch) = closed.recv() {
         let epoch = Arc::new(epoch);
         live.apply(&epoch);
         count(&epoch);
-        runtime.block_on(lake.push(Arc::clone(&epoch))).context("the lake does not take rows")?;
+        runtime
+            .block_on(lake.push(Arc::clone(&epoch)))
+            .context("the lake does not take rows")?;
         applied.send_replace(Some(epoch.epoch));
     }
     Ok(())
@@ -103,7 +131,11 @@ fn distribute(closed: &Receiver<ClosedEpoch>, lake: &Lake, live: &LiveStore, run
 fn count(epoch: &ClosedEpoch) {
     for partition in &epoch.partitions {
         let counts = partition.counts;
-        for (outcome, n) in [("accepted", counts.n_accepted), ("rejected", counts.n_rejected), ("duplicate", counts.n_duplicates)] {
+        for (outcome, n) in [
+            ("accepted", counts.n_accepted),
+            ("rejected", counts.n_rejected),
+            ("duplicate", counts.n_duplicates),
+        ] {
             metrics::counter!("flexmeter_engine_messages_total", "outcome" => outcome).increment(n);
         }
         for row in &partition.rejections {
@@ -183,7 +215,9 @@ impl Pump<'_> {
     fn read(&mut self) -> anyhow::Result<Vec<flexmeter_model::record::RecordBlock>> {
         let mut blocks = Vec::new();
         for (partition, next) in (0..).zip(&mut self.next) {
-            let block = self.runtime.block_on(self.parts.log.read(partition, *next, EPOCH_BYTES_PER_PARTITION_MAX))?;
+            let block = self
+                .runtime
+                .block_on(self.parts.log.read(partition, *next, EPOCH_BYTES_PER_PARTITION_MAX))?;
             if let Some(block) = block {
                 *next = block.end_offset();
                 blocks.push(block);
@@ -208,17 +242,33 @@ impl Pump<'_> {
         let snapshots = self.engine.snapshot().context("the engine failed")?;
         let epoch = self.epoch;
         let now = Instant::now();
-        self.samples.push_back(Sample { at: now, offsets: self.next.clone() });
+        self.samples.push_back(Sample {
+            at: now,
+            offsets: self.next.clone(),
+        });
         let mut expired = None;
-        while self.samples.front().is_some_and(|sample| now.duration_since(sample.at) >= self.parts.retention) {
+        while self
+            .samples
+            .front()
+            .is_some_and(|sample| now.duration_since(sample.at) >= self.parts.retention)
+        {
             expired = self.samples.pop_front();
         }
-        let (log, lake, store, mut applied) =
-            (Arc::clone(&self.parts.log), Arc::clone(&self.parts.lake), self.parts.checkpoints.clone(), self.applied.clone());
+        let (log, lake, store, mut applied) = (
+            Arc::clone(&self.parts.log),
+            Arc::clone(&self.parts.lake),
+            self.parts.checkpoints.clone(),
+            self.applied.clone(),
+        );
         self.checkpoint = Some(self.runtime.spawn(async move {
-            applied.wait_for(|&applied| applied >= Some(epoch)).await.context("the distributor is gone")?;
+            applied
+                .wait_for(|&applied| applied >= Some(epoch))
+                .await
+                .context("the distributor is gone")?;
             lake.flush().await.context("the lake cannot commit")?;
-            tokio::task::spawn_blocking(move || store.publish(&snapshots)).await?.context("the checkpoint cannot be written")?;
+            tokio::task::spawn_blocking(move || store.publish(&snapshots))
+                .await?
+                .context("the checkpoint cannot be written")?;
             if let Some(sample) = expired {
                 for (partition, &offset) in (0..).zip(&sample.offsets) {
                     log.truncate_before(partition, offset).await?;

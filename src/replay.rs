@@ -131,14 +131,23 @@ pub(crate) fn read_lines(path: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut lines = Vec::new();
     loop {
         let mut line = Vec::new();
-        if reader.read_until(b'\n', &mut line).with_context(|| format!("cannot unpack {} after line {}", path.display(), lines.len()))? == 0 {
+        if reader
+            .read_until(b'\n', &mut line)
+            .with_context(|| format!("cannot unpack {} after line {}", path.display(), lines.len()))?
+            == 0
+        {
             return Ok(lines);
         }
         while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             line.pop();
         }
         if line.len() > LINE_LEN_MAX {
-            bail!("line {} of {} has {} bytes, a publish carries at most {LINE_LEN_MAX}", lines.len() + 1, path.display(), line.len());
+            bail!(
+                "line {} of {} has {} bytes, a publish carries at most {LINE_LEN_MAX}",
+                lines.len() + 1,
+                path.display(),
+                line.len()
+            );
         }
         if !line.is_empty() {
             lines.push(line);
@@ -180,7 +189,11 @@ fn plan(lines: Vec<Vec<u8>>, tenant: &TenantId, batch: usize, connections: usize
             publishes.push(close_batch(tenant, device, payload, n));
         }
     }
-    publishes.extend(open.into_iter().filter(|(_, payload, _)| !payload.is_empty()).map(|(device, payload, n)| close_batch(tenant, device, payload, n)));
+    publishes.extend(
+        open.into_iter()
+            .filter(|(_, payload, _)| !payload.is_empty())
+            .map(|(device, payload, n)| close_batch(tenant, device, payload, n)),
+    );
     publishes
 }
 
@@ -190,7 +203,12 @@ fn close_batch(tenant: &TenantId, device: String, mut payload: Vec<u8>, n: u64) 
 }
 
 fn publish_of(tenant: &TenantId, device: String, payload: Vec<u8>, n_lines: u64) -> Publish {
-    Publish { topic: format!("flexmeter/{tenant}/{device}/events"), device, payload: payload.into(), n_lines }
+    Publish {
+        topic: format!("flexmeter/{tenant}/{device}/events"),
+        device,
+        payload: payload.into(),
+        n_lines,
+    }
 }
 
 fn device_of(line: &[u8]) -> Option<String> {
@@ -209,7 +227,11 @@ async fn publish(args: &ReplayArgs, tenant: &TenantId, lines: Vec<Vec<u8>>) -> a
     }
     let mut config = PublisherConfig::new(url.as_str());
     config.connections = args.connections;
-    let publisher = Arc::new(Publisher::connect(config).await.with_context(|| format!("cannot connect to {}", args.mqtt))?);
+    let publisher = Arc::new(
+        Publisher::connect(config)
+            .await
+            .with_context(|| format!("cannot connect to {}", args.mqtt))?,
+    );
     let bar = progress(n_lines);
     let outstanding = Arc::new(Semaphore::new(OUTSTANDING_MAX));
     let started = Instant::now();
@@ -279,7 +301,12 @@ const DATE_KEY: &[u8] = b"\"eventDate\":\"";
 
 /// Moves all event times by the same amount, so that the newest is now. Lines whose date cannot be read stay as they are.
 fn shift_to_now(lines: &mut [Vec<u8>]) -> anyhow::Result<()> {
-    let newest = lines.iter().filter_map(|line| date_of(line)).map(|(_, time)| time.micros()).max().context("no line has an eventDate that can be read; use --time original")?;
+    let newest = lines
+        .iter()
+        .filter_map(|line| date_of(line))
+        .map(|(_, time)| time.micros())
+        .max()
+        .context("no line has an eventDate that can be read; use --time original")?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let shift = i64::try_from(now.as_micros())? - newest;
     for line in lines {
@@ -294,7 +321,9 @@ fn shift_to_now(lines: &mut [Vec<u8>]) -> anyhow::Result<()> {
 fn date_of(line: &[u8]) -> Option<(std::ops::Range<usize>, EventTime)> {
     let start = line.windows(DATE_KEY.len()).position(|window| window == DATE_KEY)? + DATE_KEY.len();
     let len = line[start..].iter().position(|&byte| byte == b'"')?;
-    EventTime::parse(&line[start..start + len]).ok().map(|time| (start..start + len, time))
+    EventTime::parse(&line[start..start + len])
+        .ok()
+        .map(|time| (start..start + len, time))
 }
 
 #[cfg(test)]
@@ -303,7 +332,10 @@ mod tests {
     use super::*;
 
     fn line(id: &str, date: &str) -> Vec<u8> {
-        format!("{{\"hardwareId\":\"{id}\",\"type\":\"DeviceMeasurements\",\"request\":{{\"measurements\":{{}},\"eventDate\":\"{date}\"}}}}").into_bytes()
+        format!(
+            "{{\"hardwareId\":\"{id}\",\"type\":\"DeviceMeasurements\",\"request\":{{\"measurements\":{{}},\"eventDate\":\"{date}\"}}}}"
+        )
+        .into_bytes()
     }
 
     #[test]
@@ -317,7 +349,12 @@ mod tests {
 
     #[test]
     fn shifting_keeps_distances_and_ends_now() {
-        let mut lines = vec![line("a", "2016-02-10T19:40:03.391+02:00"), b"{broken".to_vec(), line("b", "2016-02-10T18:40:03.391+01:00"), line("b", "2016-02-10T17:39:03.391Z")];
+        let mut lines = vec![
+            line("a", "2016-02-10T19:40:03.391+02:00"),
+            b"{broken".to_vec(),
+            line("b", "2016-02-10T18:40:03.391+01:00"),
+            line("b", "2016-02-10T17:39:03.391Z"),
+        ];
         shift_to_now(&mut lines).unwrap();
         let time = |i: usize| date_of(&lines[i]).unwrap().1.micros();
         assert_eq!(time(0), time(2));
@@ -327,12 +364,19 @@ mod tests {
 
     #[test]
     fn a_plan_carries_every_line_once_and_broken_ones_alone() {
-        let lines: Vec<_> = (0..25).map(|i| line(&format!("m{i}"), "2016-02-10T19:40:03Z")).chain([b"{cut off".to_vec()]).collect();
+        let lines: Vec<_> = (0..25)
+            .map(|i| line(&format!("m{i}"), "2016-02-10T19:40:03Z"))
+            .chain([b"{cut off".to_vec()])
+            .collect();
         let tenant = TenantId::new("default").unwrap();
         let publishes = plan(lines, &tenant, 10, 2);
         assert_eq!(publishes.iter().map(|publish| publish.n_lines).sum::<u64>(), 26);
         assert_eq!(publishes.iter().filter(|publish| publish.payload == b"{cut off"[..]).count(), 1);
-        let pieces: usize = publishes.iter().filter(|publish| publish.payload[0] == b'[').map(|publish| split::split_payload(&publish.payload).count()).sum();
+        let pieces: usize = publishes
+            .iter()
+            .filter(|publish| publish.payload[0] == b'[')
+            .map(|publish| split::split_payload(&publish.payload).count())
+            .sum();
         assert_eq!(pieces, 25);
         assert_eq!(plan(vec![line("m1", "x")], &tenant, 1, 20)[0].topic, "flexmeter/default/m1/events");
     }

@@ -21,7 +21,9 @@ pub(crate) struct Table {
 impl Table {
     /// Starts a table with its column names.
     pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
-        Self { rows: vec![header.iter().map(ToString::to_string).collect()] }
+        Self {
+            rows: vec![header.iter().map(ToString::to_string).collect()],
+        }
     }
 
     /// Adds a row.
@@ -32,7 +34,14 @@ impl Table {
     /// The table as text.
     pub(crate) fn render(&self) -> String {
         let n_columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..n_columns).map(width).collect();
         let mut text = String::new();
         for (i, row) in self.rows.iter().enumerate() {
@@ -41,7 +50,11 @@ impl Table {
                 .zip(&widths)
                 .map(|(cell, &width)| {
                     let padding = " ".repeat(width - cell.chars().count());
-                    if cell.parse::<f64>().is_ok() { padding + cell } else { cell.clone() + &padding }
+                    if cell.parse::<f64>().is_ok() {
+                        padding + cell
+                    } else {
+                        cell.clone() + &padding
+                    }
                 })
                 .collect();
             text.push_str(cells.join("  ").trim_end());
@@ -90,6 +103,9 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        assert_eq!([thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [thousands(0), thousands(999), thousands(1_000), thousands(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 }

@@ -38,7 +38,13 @@ impl Secrets {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let platform_key = read_or_make(&dir.join("platform.key"), KEY_LEN)?
             .try_into()
-            .map_err(|bytes: Vec<u8>| anyhow::anyhow!("{} has {} bytes instead of {KEY_LEN}", dir.join("platform.key").display(), bytes.len()))?;
+            .map_err(|bytes: Vec<u8>| {
+                anyhow::anyhow!(
+                    "{} has {} bytes instead of {KEY_LEN}",
+                    dir.join("platform.key").display(),
+                    bytes.len()
+                )
+            })?;
         let (hash, fresh_admin_password) = match admin_password_file {
             Some(file) => (salted_hash(&random(SALT_LEN)?, &password_of(file)?), None),
             None => stored_hash(&dir.join("admin.sha256"))?,
@@ -48,13 +54,21 @@ impl Secrets {
             let given = salted_hash(salt, password);
             user == ADMIN && bool::from(given[SALT_LEN..].ct_eq(expected))
         });
-        Ok(Self { check, platform_key, fresh_admin_password })
+        Ok(Self {
+            check,
+            platform_key,
+            fresh_admin_password,
+        })
     }
 
     /// The secrets of insecure mode: `admin` with any password.
     pub(crate) fn insecure() -> anyhow::Result<Self> {
         let platform_key = random(KEY_LEN)?.try_into().map_err(|_| anyhow::anyhow!("no key"))?;
-        Ok(Self { check: Arc::new(|user, _| user == ADMIN), platform_key, fresh_admin_password: None })
+        Ok(Self {
+            check: Arc::new(|user, _| user == ADMIN),
+            platform_key,
+            fresh_admin_password: None,
+        })
     }
 }
 
@@ -68,7 +82,11 @@ fn password_of(file: &Path) -> anyhow::Result<Vec<u8>> {
 fn stored_hash(file: &Path) -> anyhow::Result<(Vec<u8>, Option<String>)> {
     if file.exists() {
         let hash = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        ensure!(hash.len() == SALT_LEN + KEY_LEN, "{} is damaged; remove it to have a new admin password made", file.display());
+        ensure!(
+            hash.len() == SALT_LEN + KEY_LEN,
+            "{} is damaged; remove it to have a new admin password made",
+            file.display()
+        );
         return Ok((hash, None));
     }
     let password: String = random(16)?.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -48,7 +48,10 @@ pub(crate) struct SqlArgs {
 /// Runs `sql`.
 pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
     let password = match &args.password_file {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("--password-file {}", file.display()))?.trim_end().to_owned(),
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("--password-file {}", file.display()))?
+            .trim_end()
+            .to_owned(),
         None => args.password.clone(),
     };
     let runtime = tokio::runtime::Runtime::new()?;
@@ -57,7 +60,11 @@ pub(crate) fn run(args: &SqlArgs) -> anyhow::Result<ExitCode> {
         let mut client = Client::connect(&args.url, &args.user, &password).await?;
         Ok::<_, anyhow::Error>(client.query(&args.statement).await?.batches)
     })?;
-    let format = args.format.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { Format::Csv });
+    let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
+        Format::Table
+    } else {
+        Format::Csv
+    });
     print(&batches, format)?;
     if format == Format::Table {
         let n_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();

@@ -35,7 +35,12 @@ impl Street {
                 .name("street".to_owned())
                 .spawn(move || keep_running(&parts, &runtime, &progress_tx, &stopped, &trouble))?
         };
-        Ok(Self { progress, trouble, stop, thread })
+        Ok(Self {
+            progress,
+            trouble,
+            stop,
+            thread,
+        })
     }
 
     /// Stops after a last checkpoint.
@@ -64,7 +69,10 @@ fn keep_running(
         if started.elapsed() > PAUSE_MAX {
             pause = PAUSE_MIN;
         }
-        tracing::error!("the street stopped: {error:#}; starting again from the last checkpoint in {} s", pause.as_secs());
+        tracing::error!(
+            "the street stopped: {error:#}; starting again from the last checkpoint in {} s",
+            pause.as_secs()
+        );
         metrics::counter!("flexmeter_street_restarts_total").increment(1);
         *trouble.lock() = Some(format!("{error:#}"));
         let mut stop = stop.clone();

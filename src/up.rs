@@ -15,8 +15,8 @@ use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
 use flexmeter_model::TenantId;
 use flexmeter_queries::auth::{AuthConfig, Authenticator};
 use flexmeter_queries::catalog::{HistorySource, HistoryView};
-use flexmeter_queries::live::LiveStore;
 use flexmeter_queries::flight::FlightConfig;
+use flexmeter_queries::live::LiveStore;
 use flexmeter_queries::rest::{ComponentState, Health, RestConfig, RestState};
 use flexmeter_queries::session::{SqlLimits, SqlService};
 use flexmeter_queries::{flight, rest};
@@ -51,7 +51,10 @@ pub(crate) fn run(config: Config, roles: &[Role], json: bool) -> anyhow::Result<
         tracing::info!("{name}: stopping");
         match tokio::time::timeout(STOP_PATIENCE, platform.stop()).await {
             Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(_) => bail!("not stopped after {} s; nothing acknowledged is lost, the next start replays the log", STOP_PATIENCE.as_secs()),
+            Err(_) => bail!(
+                "not stopped after {} s; nothing acknowledged is lost, the next start replays the log",
+                STOP_PATIENCE.as_secs()
+            ),
         }
     })
 }
@@ -65,17 +68,27 @@ pub(crate) struct Roles {
 
 impl Roles {
     /// Every role.
-    pub(crate) const ALL: Self = Self { bridge: true, engine: true };
+    pub(crate) const ALL: Self = Self {
+        bridge: true,
+        engine: true,
+    };
 
     fn new(roles: &[Role]) -> Result<Self, ConfigError> {
         let has = |role| roles.contains(&role) || roles.contains(&Role::All);
         if roles.contains(&Role::Gateway) {
-            return Err(ConfigError::Invalid("role gateway is not part of this version; devices speak MQTT to role bridge".to_owned()));
+            return Err(ConfigError::Invalid(
+                "role gateway is not part of this version; devices speak MQTT to role bridge".to_owned(),
+            ));
         }
         if has(Role::Serve) && !has(Role::Engine) {
-            return Err(ConfigError::Invalid("role serve needs role engine in the same process in this version: --role engine --role serve".to_owned()));
+            return Err(ConfigError::Invalid(
+                "role serve needs role engine in the same process in this version: --role engine --role serve".to_owned(),
+            ));
         }
-        Ok(Self { bridge: has(Role::Bridge), engine: has(Role::Engine) })
+        Ok(Self {
+            bridge: has(Role::Bridge),
+            engine: has(Role::Engine),
+        })
     }
 }
 
@@ -100,7 +113,11 @@ fn announce(platform: &Platform, json: bool) -> anyhow::Result<()> {
         }
         println!("{line}");
     } else {
-        for (what, address) in [("MQTT       mqtt://", mqtt), ("REST       http://", rest), ("Flight SQL grpc://", flight)] {
+        for (what, address) in [
+            ("MQTT       mqtt://", mqtt),
+            ("REST       http://", rest),
+            ("Flight SQL grpc://", flight),
+        ] {
             if let Some(address) = address {
                 println!("{what}{address}");
             }
@@ -135,10 +152,15 @@ impl Platform {
     /// Starts the roles; returns when everything listens and what was in the log has been applied.
     pub(crate) async fn start(config: Config, roles: Roles) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
-        let secrets =
-            if config.insecure { Secrets::insecure()? } else { Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())? };
+        let secrets = if config.insecure {
+            Secrets::insecure()?
+        } else {
+            Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())?
+        };
         let metrics = install_metrics()?;
-        let log = log::open(&config.log, &config.data_dir).await.context("the inbound log does not open")?;
+        let log = log::open(&config.log, &config.data_dir)
+            .await
+            .context("the inbound log does not open")?;
         let (stop, stopped) = watch::channel(false);
         let mut platform = Self {
             mqtt: None,
@@ -156,19 +178,43 @@ impl Platform {
         }
         if roles.bridge {
             let check = Arc::clone(&secrets.check);
-            let logins = if config.insecure { Logins::insecure() } else { Logins::secure(PlatformKey::new(&secrets.platform_key)?, Arc::new(move |user, password| check(user, password))) };
-            let broker = Broker::start(config.mqtt.clone(), Arc::clone(&log), logins).await.context("the MQTT broker does not start")?;
+            let logins = if config.insecure {
+                Logins::insecure()
+            } else {
+                Logins::secure(
+                    PlatformKey::new(&secrets.platform_key)?,
+                    Arc::new(move |user, password| check(user, password)),
+                )
+            };
+            let broker = Broker::start(config.mqtt.clone(), Arc::clone(&log), logins)
+                .await
+                .context("the MQTT broker does not start")?;
             platform.mqtt = Some(broker.local_addr());
             platform.broker = Some(broker);
-            platform.servers.push(tokio::spawn(beat(Arc::clone(&log), Duration::from_secs(config.engine.heartbeat_s), stopped)));
+            platform.servers.push(tokio::spawn(beat(
+                Arc::clone(&log),
+                Duration::from_secs(config.engine.heartbeat_s),
+                stopped,
+            )));
         }
         Ok(platform)
     }
 
-    async fn start_engine(&mut self, config: &Config, secrets: &Secrets, metrics: PrometheusHandle, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    async fn start_engine(
+        &mut self,
+        config: &Config,
+        secrets: &Secrets,
+        metrics: PrometheusHandle,
+        stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
         let history = Arc::new(LakeHistory::default());
         let live = Arc::new(LiveStore::new());
-        let street = Street::start(street_parts(config, Arc::clone(&self.log), Arc::clone(&live), Arc::clone(&history))?)?;
+        let street = Street::start(street_parts(
+            config,
+            Arc::clone(&self.log),
+            Arc::clone(&live),
+            Arc::clone(&history),
+        )?)?;
         let mut progress = street.progress.clone();
         let trouble = Arc::clone(&street.trouble);
         tokio::select! {
@@ -185,16 +231,26 @@ impl Platform {
         }));
         let sql = Arc::new(SqlService::new(Arc::clone(&live), history, SqlLimits::default())?);
 
-        let listener = tokio::net::TcpListener::bind(config.flight.listen).await.with_context(|| format!("flight.listen = {}", config.flight.listen))?;
+        let listener = tokio::net::TcpListener::bind(config.flight.listen)
+            .await
+            .with_context(|| format!("flight.listen = {}", config.flight.listen))?;
         self.flight = Some(listener.local_addr()?);
-        let serve = flight::serve(FlightConfig::default(), listener, Arc::clone(&sql), Arc::clone(&auth), is_true(stopped.clone()));
+        let serve = flight::serve(
+            FlightConfig::default(),
+            listener,
+            Arc::clone(&sql),
+            Arc::clone(&auth),
+            is_true(stopped.clone()),
+        );
         self.servers.push(tokio::spawn(async move {
             if let Err(error) = serve.await {
                 tracing::error!("Flight SQL ended: {error}");
             }
         }));
 
-        let listener = tokio::net::TcpListener::bind(config.rest.listen).await.with_context(|| format!("rest.listen = {}", config.rest.listen))?;
+        let listener = tokio::net::TcpListener::bind(config.rest.listen)
+            .await
+            .with_context(|| format!("rest.listen = {}", config.rest.listen))?;
         self.rest = Some(listener.local_addr()?);
         let state = RestState {
             sql,
@@ -246,7 +302,11 @@ async fn first_trouble(street: &Street) -> String {
 fn readiness(trouble: &parking_lot::Mutex<Option<String>>) -> Vec<ComponentState> {
     let detail = trouble.lock().clone();
     let health = if detail.is_some() { Health::Down } else { Health::Ok };
-    vec![ComponentState { name: "street", health, detail }]
+    vec![ComponentState {
+        name: "street",
+        health,
+        detail,
+    }]
 }
 
 async fn is_true(mut flag: watch::Receiver<bool>) {
@@ -272,7 +332,9 @@ fn street_parts(
     let config = config.clone();
     let runtime = tokio::runtime::Handle::current();
     Ok(move || {
-        let lake = runtime.block_on(Lake::open(config.lake.clone(), &[default_tenant()?])).context("the lake does not open")?;
+        let lake = runtime
+            .block_on(Lake::open(config.lake.clone(), &[default_tenant()?]))
+            .context("the lake does not open")?;
         let lake = Arc::new(lake);
         history.lake.store(Some(Arc::clone(&lake)));
         Ok(Parts {
@@ -293,12 +355,17 @@ fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::Unkno
         return Ok(flexmeter_dataflows::UnknownDevices::Accept);
     };
     let text = std::fs::read_to_string(file).with_context(|| format!("devices.known_file {}", file.display()))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     let known = lines.map(|line| {
         let (tenant, id) = line.split_once('/').unwrap_or((DEFAULT_TENANT, line));
         (tenant.to_owned(), id.to_owned())
     });
-    Ok(flexmeter_dataflows::UnknownDevices::Reject { known: Arc::new(known.collect()) })
+    Ok(flexmeter_dataflows::UnknownDevices::Reject {
+        known: Arc::new(known.collect()),
+    })
 }
 
 /// Moves log time on while nothing comes in.
@@ -338,8 +405,14 @@ impl HistorySource for LakeHistory {
     fn view(&self, tenant: &TenantId, table: &str) -> HistoryView {
         let lake = self.lake.load();
         let Some(view) = lake.as_ref().and_then(|lake| lake.view(tenant, table)) else {
-            return HistoryView { committed: None, tail: Vec::new() };
+            return HistoryView {
+                committed: None,
+                tail: Vec::new(),
+            };
         };
-        HistoryView { committed: Some(Arc::clone(&view.committed) as Arc<dyn TableProvider>), tail: view.tail.clone() }
+        HistoryView {
+            committed: Some(Arc::clone(&view.committed) as Arc<dyn TableProvider>),
+            tail: view.tail.clone(),
+        }
     }
 }

@@ -17,7 +17,17 @@ impl Platform {
     /// Starts it on `data_dir` and waits until it is ready.
     pub(super) fn start(data_dir: &Path, workers: usize) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["up", "--insecure", "--json", "--mqtt", "127.0.0.1:0", "--rest", "127.0.0.1:0", "--flight", "127.0.0.1:0"])
+            .args([
+                "up",
+                "--insecure",
+                "--json",
+                "--mqtt",
+                "127.0.0.1:0",
+                "--rest",
+                "127.0.0.1:0",
+                "--flight",
+                "127.0.0.1:0",
+            ])
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--workers", &workers.to_string()])
@@ -28,7 +38,12 @@ impl Platform {
         let stdout = child.stdout.take().context("no stdout")?;
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("the platform said {line:?}"))?;
-        let field = |name: &str| ready[name].as_str().map(str::to_owned).with_context(|| format!("no {name} address"));
+        let field = |name: &str| {
+            ready[name]
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("no {name} address"))
+        };
         let platform = (field("mqtt"), field("rest"));
         match platform {
             (Ok(mqtt), Ok(rest)) => Ok(Self { child, mqtt, rest }),

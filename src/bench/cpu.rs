@@ -35,5 +35,8 @@ pub(crate) fn memory_of(pid: u32) -> anyhow::Result<(u64, u64)> {
 
 /// The machine's load over the last minute: noted beside every figure.
 pub(crate) fn load_average() -> f64 {
-    std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split_whitespace().next().and_then(|first| first.parse().ok())).unwrap_or(f64::NAN)
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|text| text.split_whitespace().next().and_then(|first| first.parse().ok()))
+        .unwrap_or(f64::NAN)
 }

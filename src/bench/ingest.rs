@@ -95,9 +95,18 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&line)?);
         if let Some(expected) = &expected
             && (line.accepted, line.rejected, line.duplicates, line.readings, &line.checksum)
-                != (expected.accepted, expected.rejected, expected.duplicates, expected.readings, &checksum_text(expected))
+                != (
+                    expected.accepted,
+                    expected.rejected,
+                    expected.duplicates,
+                    expected.readings,
+                    &checksum_text(expected),
+                )
         {
-            eprintln!("the plain recomputation differs: {expected:?}, checksum {}", checksum_text(expected));
+            eprintln!(
+                "the plain recomputation differs: {expected:?}, checksum {}",
+                checksum_text(expected)
+            );
             code = ExitCode::FAILURE;
         }
     }
@@ -130,13 +139,29 @@ fn now() -> anyhow::Result<EventTime> {
 
 /// The lines as the log would hold them: epochs of one block for each partition.
 fn frame(lines: &[Vec<u8>], n_partitions: u32, received_at: EventTime) -> Vec<Vec<RecordBlock>> {
-    let empty = |partition, base_offset| RecordBlock { partition, base_offset, n_records: 0, data: Vec::new() };
+    let empty = |partition, base_offset| RecordBlock {
+        partition,
+        base_offset,
+        n_records: 0,
+        data: Vec::new(),
+    };
     let mut open: Vec<RecordBlock> = (0..n_partitions).map(|partition| empty(partition, 0)).collect();
     let mut epochs = Vec::new();
     for line in lines {
-        let id = split::split_payload(line).next().and_then(|piece| piece.hardware_id).unwrap_or_default();
+        let id = split::split_payload(line)
+            .next()
+            .and_then(|piece| piece.hardware_id)
+            .unwrap_or_default();
         let block = &mut open[partition_of("default", &id, n_partitions) as usize];
-        let record = Record { kind: RecordKind::Message, tenant: "default", hardware_id: &id, bound: false, redelivered: false, received_at, payload: line };
+        let record = Record {
+            kind: RecordKind::Message,
+            tenant: "default",
+            hardware_id: &id,
+            bound: false,
+            redelivered: false,
+            received_at,
+            payload: line,
+        };
         record.encode(&mut block.data);
         block.n_records += 1;
         if block.n_records == EPOCH_RECORDS_PER_PARTITION {
@@ -150,7 +175,12 @@ fn frame(lines: &[Vec<u8>], n_partitions: u32, received_at: EventTime) -> Vec<Ve
 fn close(open: &mut [RecordBlock]) -> Vec<RecordBlock> {
     let mut blocks = Vec::new();
     for block in open {
-        let next = RecordBlock { partition: block.partition, base_offset: block.end_offset(), n_records: 0, data: Vec::new() };
+        let next = RecordBlock {
+            partition: block.partition,
+            base_offset: block.end_offset(),
+            n_records: 0,
+            data: Vec::new(),
+        };
         let full = std::mem::replace(block, next);
         if full.n_records > 0 {
             blocks.push(full);
@@ -165,14 +195,20 @@ fn measure(args: &IngestArgs, workers: usize, lines: &[Vec<u8>], epochs: &[Vec<R
     let lake = match args.lake {
         true => {
             let path = args.lake_dir.clone().unwrap_or_else(|| scratch.path().join("lake"));
-            Some(Arc::new(runtime.block_on(Lake::open(LakeConfig::new(path), &[TenantId::new("default")?]))?))
+            Some(Arc::new(
+                runtime.block_on(Lake::open(LakeConfig::new(path), &[TenantId::new("default")?]))?,
+            ))
         }
         false => None,
     };
     // copied before the clock starts: the engine takes its blocks by value
     let epochs = epochs.to_vec();
     let n_epochs = epochs.len() as u64;
-    let config = EngineConfig { n_workers: workers, n_partitions: args.partitions, ..EngineConfig::default() };
+    let config = EngineConfig {
+        n_workers: workers,
+        n_partitions: args.partitions,
+        ..EngineConfig::default()
+    };
     let (closed_tx, closed_rx) = sync_channel::<ClosedEpoch>(8);
     let (started, cpu) = (Instant::now(), cpu::cpu_seconds()?);
     let mut engine = Engine::start(config, Vec::new(), closed_tx)?;
@@ -197,7 +233,10 @@ fn measure(args: &IngestArgs, workers: usize, lines: &[Vec<u8>], epochs: &[Vec<R
     for (epoch, blocks) in (1..).zip(epochs) {
         engine.feed(epoch, blocks)?;
     }
-    let answer = taker.join().map_err(|_| anyhow::anyhow!("the taking thread panicked"))?.context("no complete run")?;
+    let answer = taker
+        .join()
+        .map_err(|_| anyhow::anyhow!("the taking thread panicked"))?
+        .context("no complete run")?;
     let (seconds, cpu_seconds) = (started.elapsed().as_secs_f64(), cpu::cpu_seconds()? - cpu);
     engine.shutdown()?;
     Ok(Line {
@@ -235,13 +274,23 @@ impl Tally {
             self.answer.readings += partition.measurements.values.len() as u64;
             for change in &partition.latest {
                 let device = self.device(&change.device);
-                let row = |reading: &flexmeter_model::outcome::Reading| recompute::latest_row(device, change.identifier, reading.event_time, reading.value);
+                let row = |reading: &flexmeter_model::outcome::Reading| {
+                    recompute::latest_row(device, change.identifier, reading.event_time, reading.value)
+                };
                 self.replace(change.old.as_ref().map(row), change.new.as_ref().map(row));
             }
             for change in &partition.profile {
                 let device = self.device(&change.device);
                 let row = |cell: &flexmeter_model::outcome::ProfileCell| {
-                    recompute::profile_row(device, change.window_start, change.identifier, cell.n, cell.min, cell.max, cell.last)
+                    recompute::profile_row(
+                        device,
+                        change.window_start,
+                        change.identifier,
+                        cell.n,
+                        cell.min,
+                        cell.max,
+                        cell.last,
+                    )
                 };
                 self.replace(change.old.as_ref().map(row), change.new.as_ref().map(row));
             }

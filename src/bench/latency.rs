@@ -65,7 +65,11 @@ async fn measure(args: &LatencyArgs, platform: &child::Platform, load_average: f
     config.connections = 1;
     let probe = Publisher::connect(config.clone()).await?;
     config.connections = args.connections;
-    let background = if args.rate > 0.0 { Some(tokio::spawn(load(Arc::new(Publisher::connect(config).await?), args.rate))) } else { None };
+    let background = if args.rate > 0.0 {
+        Some(tokio::spawn(load(Arc::new(Publisher::connect(config).await?), args.rate)))
+    } else {
+        None
+    };
     let http = mqtt::client()?;
     let latest = format!("http://{}/api/v1/devices/{PROBE_METER}/latest", platform.rest);
     let topic = format!("flexmeter/default/{PROBE_METER}/events");
@@ -73,12 +77,21 @@ async fn measure(args: &LatencyArgs, platform: &child::Platform, load_average: f
     for i in 0..args.probes {
         // a warm-up of a tenth is not counted: connections and caches are made once
         let value = 200.0 + f64::from(i) / 100.0;
-        let payload = format!("{{\"hardwareId\":\"{PROBE_METER}\",\"type\":\"DeviceMeasurements\",\"request\":{{\"measurements\":{{\"{PROBE_IDENTIFIER}\":{value}}}}}}}");
+        let payload = format!(
+            "{{\"hardwareId\":\"{PROBE_METER}\",\"type\":\"DeviceMeasurements\",\"request\":{{\"measurements\":{{\"{PROBE_IDENTIFIER}\":{value}}}}}}}"
+        );
         let started = Instant::now();
         let receipt = probe.send(PROBE_METER, &topic, payload.into()).await?;
         let ack = tokio::spawn(async move { receipt.await.map(|_| started.elapsed()) });
         loop {
-            let answer: serde_json::Value = http.get(&latest).basic_auth("admin", Some("any")).send().await?.json().await.unwrap_or_default();
+            let answer: serde_json::Value = http
+                .get(&latest)
+                .basic_auth("admin", Some("any"))
+                .send()
+                .await?
+                .json()
+                .await
+                .unwrap_or_default();
             if answer.to_string().contains(&format!("\"value\":{value}")) {
                 break;
             }
@@ -118,7 +131,9 @@ async fn load(publisher: Arc<Publisher>, rate: f64) -> anyhow::Result<()> {
     for (i, line) in Workload::new(u64::MAX, 10_000, 2).enumerate() {
         tokio::time::sleep_until((started + Duration::from_secs_f64(i as f64 / rate)).into()).await;
         let device = format!("load-{}", i % 1_000);
-        let receipt = publisher.send(&device, &format!("flexmeter/default/{device}/events"), line.into()).await?;
+        let receipt = publisher
+            .send(&device, &format!("flexmeter/default/{device}/events"), line.into())
+            .await?;
         tokio::spawn(async move {
             if let Err(error) = receipt.await {
                 tracing::warn!("background message not acknowledged: {error}");

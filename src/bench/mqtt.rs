@@ -85,7 +85,12 @@ fn publishes(args: &MqttArgs) -> Vec<Publish> {
     if args.batch <= 1 {
         for line in lines {
             let device = String::from_utf8_lossy(&line[15..28]).into_owned();
-            publishes.push(Publish { topic: format!("flexmeter/default/{device}/events"), device, payload: line.into(), n: 1 });
+            publishes.push(Publish {
+                topic: format!("flexmeter/default/{device}/events"),
+                device,
+                payload: line.into(),
+                n: 1,
+            });
         }
         return publishes;
     }
@@ -93,7 +98,12 @@ fn publishes(args: &MqttArgs) -> Vec<Publish> {
     for (i, batch) in lines.chunks(args.batch).enumerate() {
         let device = format!("concentrator-{}", i % args.connections);
         let payload = [b"[".as_slice(), &batch.join(&b","[..]), b"]"].concat();
-        publishes.push(Publish { topic: format!("flexmeter/default/{device}/events"), device, payload: payload.into(), n: batch.len() as u64 });
+        publishes.push(Publish {
+            topic: format!("flexmeter/default/{device}/events"),
+            device,
+            payload: payload.into(),
+            n: batch.len() as u64,
+        });
     }
     publishes
 }
@@ -120,7 +130,9 @@ async fn measure(args: &MqttArgs, platform: &child::Platform, publishes: Vec<Pub
             match outcome {
                 Ok(acked) => {
                     counts.0 += publish.n;
-                    latency.lock().saturating_record(acked.acked_at.duration_since(acked.sent_at).as_micros() as u64);
+                    latency
+                        .lock()
+                        .saturating_record(acked.acked_at.duration_since(acked.sent_at).as_micros() as u64);
                 }
                 Err(_) => counts.1 += publish.n,
             }

@@ -23,12 +23,16 @@ pub(crate) struct Answer {
 /// Hash of a text key.
 pub(crate) fn hash_text(text: &str) -> u64 {
     // FNV-1a: written down in two lines, so that anyone can repeat it
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// Folds the parts of a row into one number.
 pub(crate) fn mix(parts: &[u64]) -> u64 {
-    parts.iter().fold(0x9e37_79b9_7f4a_7c15, |hash, part| (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
+    parts.iter().fold(0x9e37_79b9_7f4a_7c15, |hash, part| {
+        (hash ^ part).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29)
+    })
 }
 
 /// The row hash of `latest`.
@@ -38,7 +42,16 @@ pub(crate) fn latest_row(device: u64, identifier: Identifier, time: EventTime, v
 
 /// The row hash of `load_profile_15m` (without the mean, whose last bit depends on how a sum is rounded).
 pub(crate) fn profile_row(device: u64, window: EventTime, identifier: Identifier, n: u64, min: f64, max: f64, last: f64) -> u64 {
-    mix(&[2, device, window.micros() as u64, identifier.index() as u64, n, min.to_bits(), max.to_bits(), last.to_bits()])
+    mix(&[
+        2,
+        device,
+        window.micros() as u64,
+        identifier.index() as u64,
+        n,
+        min.to_bits(),
+        max.to_bits(),
+        last.to_bits(),
+    ])
 }
 
 struct Cell {
@@ -71,7 +84,9 @@ pub(crate) fn recompute<'a>(lines: impl Iterator<Item = &'a [u8]>, received_at: 
         }
         answer.accepted += 1;
         for (name, value) in &measurements {
-            let (Some(identifier), Some(value)) = (Identifier::from_name(name.as_bytes()), value.as_f64()) else { continue };
+            let (Some(identifier), Some(value)) = (Identifier::from_name(name.as_bytes()), value.as_f64()) else {
+                continue;
+            };
             let (least, most) = identifier.range();
             if !(least..=most).contains(&value) {
                 continue;
@@ -83,7 +98,13 @@ pub(crate) fn recompute<'a>(lines: impl Iterator<Item = &'a [u8]>, received_at: 
             }
             let cell = profile
                 .entry((device.clone(), time.floor_to(WINDOW_US), identifier))
-                .or_insert(Cell { n: 0, min: value, max: value, last: value, last_time: time });
+                .or_insert(Cell {
+                    n: 0,
+                    min: value,
+                    max: value,
+                    last: value,
+                    last_time: time,
+                });
             cell.n += 1;
             cell.min = cell.min.min(value);
             cell.max = cell.max.max(value);
@@ -93,7 +114,9 @@ pub(crate) fn recompute<'a>(lines: impl Iterator<Item = &'a [u8]>, received_at: 
         }
     }
     for ((device, identifier), (time, value)) in &latest {
-        answer.checksum = answer.checksum.wrapping_add(latest_row(hash_text(device), *identifier, *time, *value));
+        answer.checksum = answer
+            .checksum
+            .wrapping_add(latest_row(hash_text(device), *identifier, *time, *value));
     }
     for ((device, window, identifier), cell) in &profile {
         let row = profile_row(hash_text(device), *window, *identifier, cell.n, cell.min, cell.max, cell.last);
@@ -104,7 +127,9 @@ pub(crate) fn recompute<'a>(lines: impl Iterator<Item = &'a [u8]>, received_at: 
 
 /// Device, event time and measurements of a whole good measurements message.
 fn read(line: &[u8], received_at: EventTime) -> Option<(String, EventTime, serde_json::Map<String, Value>)> {
-    let Value::Object(mut message) = serde_json::from_slice(line).ok()? else { return None };
+    let Value::Object(mut message) = serde_json::from_slice(line).ok()? else {
+        return None;
+    };
     let device = message.get("hardwareId")?.as_str()?.to_owned();
     if message.get("type")?.as_str()? != "DeviceMeasurements" {
         return None;

@@ -26,8 +26,11 @@ pub(crate) struct GenerateArgs {
 
 /// Writes a recording.
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
-    let out: Box<dyn std::io::Write> =
-        if args.output.as_os_str() == "-" { Box::new(std::io::stdout().lock()) } else { Box::new(std::fs::File::create(&args.output)?) };
+    let out: Box<dyn std::io::Write> = if args.output.as_os_str() == "-" {
+        Box::new(std::io::stdout().lock())
+    } else {
+        Box::new(std::fs::File::create(&args.output)?)
+    };
     let mut out = std::io::BufWriter::with_capacity(1 << 20, out);
     for line in Workload::new(args.count, args.meters, args.seed) {
         out.write_all(&line)?;
@@ -53,7 +56,13 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn new(count: u64, meters: u64, seed: u64) -> Self {
-        Self { count, meters: meters.max(1), at: 0, state: seed, recent: Vec::new() }
+        Self {
+            count,
+            meters: meters.max(1),
+            at: 0,
+            state: seed,
+            recent: Vec::new(),
+        }
     }
 
     fn random(&mut self) -> u64 {
@@ -90,12 +99,18 @@ impl Iterator for Workload {
                 "\"updateState\":true,\"eventDate\":\"{}\"}}}}"
             ),
             meter,
-            power / 10_000, power % 10_000,
-            power / 20_000, power / 2 % 10_000,
-            power / 30_000, power / 3 % 10_000,
-            volts / 100, volts % 100,
-            (volts + 7) / 100, (volts + 7) % 100,
-            (volts + 13) / 100, (volts + 13) % 100,
+            power / 10_000,
+            power % 10_000,
+            power / 20_000,
+            power / 2 % 10_000,
+            power / 30_000,
+            power / 3 % 10_000,
+            volts / 100,
+            volts % 100,
+            (volts + 7) / 100,
+            (volts + 7) % 100,
+            (volts + 13) / 100,
+            (volts + 13) % 100,
             time,
         )
         .into_bytes();

@@ -42,16 +42,34 @@ pub(super) async fn check(ledger: &Mutex<Ledger>, flight: SocketAddr, password: 
     let found = measurements(&mut client).await?;
     let found_reasons = rejections(&mut client).await?;
     let n_found: u64 = found.values().map(|values| values.len() as u64).sum();
-    let missing = expected.iter().filter(|(key, values)| found.get(*key) != Some(values) && found.get(*key).is_none_or(|have| have.len() < values.len())).count();
-    let twice = found.iter().filter(|(key, values)| expected.get(*key).is_some_and(|expected| values.len() > expected.len())).count();
+    let missing = expected
+        .iter()
+        .filter(|(key, values)| found.get(*key) != Some(values) && found.get(*key).is_none_or(|have| have.len() < values.len()))
+        .count();
+    let twice = found
+        .iter()
+        .filter(|(key, values)| expected.get(*key).is_some_and(|expected| values.len() > expected.len()))
+        .count();
     let foreign = found.keys().filter(|key| !expected.contains_key(*key)).count();
-    let changed = found.iter().filter(|(key, values)| expected.get(*key).is_some_and(|expected| expected.len() == values.len() && expected != *values)).count();
+    let changed = found
+        .iter()
+        .filter(|(key, values)| {
+            expected
+                .get(*key)
+                .is_some_and(|expected| expected.len() == values.len() && expected != *values)
+        })
+        .count();
     let (profile_rows, profile_wrong) = profile(&mut client, &expected).await?;
 
     let mut table = Table::new(["what", "acknowledged", "in SQL", "verdict"]);
     let verdict = |good: bool| if good { "ok" } else { "WRONG" };
     table.row([&"readings", &n_expected, &n_found, &verdict(n_expected == n_found)]);
-    for (what, n) in [("readings missing", missing), ("readings twice", twice), ("readings nobody sent", foreign), ("readings changed", changed)] {
+    for (what, n) in [
+        ("readings missing", missing),
+        ("readings twice", twice),
+        ("readings nobody sent", foreign),
+        ("readings changed", changed),
+    ] {
         table.row([&what, &0, &n, &verdict(n == 0)]);
     }
     let mut good = n_expected == n_found && missing + twice + foreign + changed == 0;
@@ -59,18 +77,33 @@ pub(super) async fn check(ledger: &Mutex<Ledger>, flight: SocketAddr, password: 
     all.sort_unstable();
     all.dedup();
     for reason in all {
-        let (sent, have) = (reasons.get(reason).copied().unwrap_or(0), found_reasons.get(reason).copied().unwrap_or(0));
+        let (sent, have) = (
+            reasons.get(reason).copied().unwrap_or(0),
+            found_reasons.get(reason).copied().unwrap_or(0),
+        );
         good &= sent == have;
         table.row([&format!("rejected: {reason}"), &sent, &have, &verdict(sent == have)]);
     }
-    table.row([&"load-profile cells", &profile_rows.0, &profile_rows.1, &verdict(profile_rows.0 == profile_rows.1)]);
+    table.row([
+        &"load-profile cells",
+        &profile_rows.0,
+        &profile_rows.1,
+        &verdict(profile_rows.0 == profile_rows.1),
+    ]);
     table.row([&"load-profile cells wrong", &0, &profile_wrong, &verdict(profile_wrong == 0)]);
     table.row([&"publishes failed", &0, &failed, &verdict(failed == 0)]);
     good &= failed == 0 && profile_rows.0 == profile_rows.1 && profile_wrong == 0 && n_expected > 0;
     let (accepted, partly, rejected, duplicates) = ledger.lock().tally();
     print!("{}", table.render());
     println!("messages acknowledged: {accepted} good, {partly} partly good, {rejected} rejected, {duplicates} repeats");
-    println!("{}", if good { "check passed: what was acknowledged is what SQL returns" } else { "check FAILED" });
+    println!(
+        "{}",
+        if good {
+            "check passed: what was acknowledged is what SQL returns"
+        } else {
+            "check FAILED"
+        }
+    );
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -80,7 +113,14 @@ fn truth(ledger: &Ledger) -> (BTreeMap<Key, Vec<f64>>, BTreeMap<String, u64>, u6
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     for message in &ledger.acknowledged {
         for (identifier, value) in &message.readings {
-            readings.entry((message.hardware_id.clone(), message.event_time.micros(), identifier.name().to_owned())).or_default().push(*value);
+            readings
+                .entry((
+                    message.hardware_id.clone(),
+                    message.event_time.micros(),
+                    identifier.name().to_owned(),
+                ))
+                .or_default()
+                .push(*value);
         }
         if let Expected::Rejected(reason) | Expected::PartlyRejected(reason) = &message.expected {
             *reasons.entry(reason.as_str().to_owned()).or_default() += 1;
@@ -94,15 +134,25 @@ fn truth(ledger: &Ledger) -> (BTreeMap<Key, Vec<f64>>, BTreeMap<String, u64>, u6
 
 async fn count(client: &mut Client, sql: &str) -> anyhow::Result<u64> {
     let batches = client.query(sql).await?.batches;
-    let batch = batches.iter().find(|batch| batch.num_rows() == 1).with_context(|| format!("no answer to {sql}"))?;
+    let batch = batches
+        .iter()
+        .find(|batch| batch.num_rows() == 1)
+        .with_context(|| format!("no answer to {sql}"))?;
     Ok(u64::try_from(batch.column(0).as_primitive::<Int64Type>().value(0))?)
 }
 
 async fn measurements(client: &mut Client) -> anyhow::Result<BTreeMap<Key, Vec<f64>>> {
     let mut found: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
-    for batch in client.query("SELECT hardware_id, event_time, identifier, value FROM measurements").await?.batches {
+    for batch in client
+        .query("SELECT hardware_id, event_time, identifier, value FROM measurements")
+        .await?
+        .batches
+    {
         for_each_key(&batch, |key, row| {
-            found.entry(key).or_default().push(batch.column(3).as_primitive::<Float64Type>().value(row));
+            found
+                .entry(key)
+                .or_default()
+                .push(batch.column(3).as_primitive::<Float64Type>().value(row));
         })?;
     }
     for values in found.values_mut() {
@@ -128,7 +178,11 @@ fn for_each_key(batch: &RecordBatch, mut each: impl FnMut(Key, usize)) -> anyhow
 
 async fn rejections(client: &mut Client) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
-    for batch in client.query("SELECT reason, count(*) FROM rejections GROUP BY reason").await?.batches {
+    for batch in client
+        .query("SELECT reason, count(*) FROM rejections GROUP BY reason")
+        .await?
+        .batches
+    {
         let (reasons, counts) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
         for row in 0..batch.num_rows() {
             found.insert(reasons.value(row).to_owned(), u64::try_from(counts.value(row))?);

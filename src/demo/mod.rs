@@ -114,12 +114,21 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::R
         platform.rest.context("no REST address")?,
         platform.flight.context("no Flight SQL address")?,
     );
-    let screen = screen::Screen { rest, flight, password: password.to_owned(), live: std::io::stdout().is_terminal() && !args.check };
+    let screen = screen::Screen {
+        rest,
+        flight,
+        password: password.to_owned(),
+        live: std::io::stdout().is_terminal() && !args.check,
+    };
     screen.welcome(mqtt, args.meters);
     let mut config = PublisherConfig::new(format!("mqtt://{}:{password}@{mqtt}", crate::secrets::ADMIN));
     config.connections = CONNECTIONS;
     let publisher = Arc::new(Publisher::connect(config).await.context("the meters cannot connect")?);
-    let ledger = Arc::new(Mutex::new(Ledger { acknowledged: Vec::new(), latency_us: crate::report::latency_histogram()?, failed: 0 }));
+    let ledger = Arc::new(Mutex::new(Ledger {
+        acknowledged: Vec::new(),
+        latency_us: crate::report::latency_histogram()?,
+        failed: 0,
+    }));
 
     let seconds = args.seconds.or(args.check.then_some(10));
     let stop = async {
@@ -156,15 +165,26 @@ struct Simulation {
 impl Simulation {
     fn new(args: &DemoArgs, publisher: Arc<Publisher>, ledger: Arc<Mutex<Ledger>>) -> anyhow::Result<Self> {
         // a second run on the same folder must not repeat the first one's identities: the seed moves with the start
-        let district = District::new(DistrictConfig { n_meters: args.meters, seed: args.seed, ..DistrictConfig::default() });
-        Ok(Self { district, publisher, ledger, outstanding: Arc::new(tokio::sync::Semaphore::new(OUTSTANDING_MAX)), unsent: Default::default() })
+        let district = District::new(DistrictConfig {
+            n_meters: args.meters,
+            seed: args.seed,
+            ..DistrictConfig::default()
+        });
+        Ok(Self {
+            district,
+            publisher,
+            ledger,
+            outstanding: Arc::new(tokio::sync::Semaphore::new(OUTSTANDING_MAX)),
+            unsent: Default::default(),
+        })
     }
 
     async fn run(&mut self) -> anyhow::Result<()> {
         let start = now_us()?;
         let mut at = start - i64::try_from(BACKLOG.as_micros())?;
         while at < start {
-            self.unsent.extend(self.district.measure(EventTime::from_micros(at), BACKLOG_STEP.as_secs_f64()));
+            self.unsent
+                .extend(self.district.measure(EventTime::from_micros(at), BACKLOG_STEP.as_secs_f64()));
             self.send_all().await?;
             at += i64::try_from(BACKLOG_STEP.as_micros())?;
         }
@@ -201,7 +221,10 @@ impl Simulation {
             let permit = Arc::clone(&self.outstanding).acquire_owned().await?;
             let Some(message) = self.unsent.front() else { break };
             let topic = format!("flexmeter/default/{}/events", message.hardware_id);
-            let receipt = self.publisher.send(&message.hardware_id, &topic, message.payload.clone().into()).await?;
+            let receipt = self
+                .publisher
+                .send(&message.hardware_id, &topic, message.payload.clone().into())
+                .await?;
             let Some(message) = self.unsent.pop_front() else { break };
             let ledger = Arc::clone(&self.ledger);
             tokio::spawn(async move {
@@ -209,7 +232,9 @@ impl Simulation {
                 let mut ledger = ledger.lock();
                 match outcome {
                     Ok(acked) => {
-                        ledger.latency_us.saturating_record(acked.acked_at.duration_since(acked.sent_at).as_micros() as u64);
+                        ledger
+                            .latency_us
+                            .saturating_record(acked.acked_at.duration_since(acked.sent_at).as_micros() as u64);
                         ledger.acknowledged.push(message);
                     }
                     Err(error) => {
@@ -225,7 +250,9 @@ impl Simulation {
 }
 
 fn now_us() -> anyhow::Result<i64> {
-    Ok(i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros())?)
+    Ok(i64::try_from(
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros(),
+    )?)
 }
 
 impl Ledger {

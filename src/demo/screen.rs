@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use flexmeter_queries::flight::client::Client;
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
+use flexmeter_queries::flight::client::Client;
 use parking_lot::Mutex;
 
 use super::Ledger;
@@ -26,7 +26,9 @@ pub(super) struct Screen {
 impl Screen {
     /// Says where everything is and what to try.
     pub(super) fn welcome(&self, mqtt: SocketAddr, meters: u32) {
-        let Self { rest, flight, password, .. } = self;
+        let Self {
+            rest, flight, password, ..
+        } = self;
         println!("Flexmeter demo: {meters} simulated meters publish over MQTT; every reading is on disk before it is acknowledged.\n");
         println!("  MQTT        mqtt://{mqtt}");
         println!("  REST        http://{rest}/           OpenAPI: http://{rest}/api/openapi.json");
@@ -36,7 +38,9 @@ impl Screen {
         let exe = std::env::current_exe().map_or_else(|_| "flexmeter".to_owned(), |path| path.display().to_string());
         let sql = |statement: &str| println!("  {exe} sql --url http://{flight} --password {password} \"{statement}\"");
         sql("SELECT hardware_id, identifier, value, unit, event_time FROM latest ORDER BY hardware_id, identifier LIMIT 10");
-        sql("SELECT window_start, sum(mean) AS kw FROM load_profile_15m WHERE identifier LIKE 'electricity.power.active.consumed.l%' GROUP BY 1 ORDER BY 1");
+        sql(
+            "SELECT window_start, sum(mean) AS kw FROM load_profile_15m WHERE identifier LIKE 'electricity.power.active.consumed.l%' GROUP BY 1 ORDER BY 1",
+        );
         println!("  curl -u admin:{password} http://{rest}/api/v1/devices/DEMO-001-001/latest\n");
     }
 
@@ -104,7 +108,15 @@ impl Screen {
     pub(super) async fn farewell(&self, ledger: &Mutex<Ledger>) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut before = (started, 0);
-        println!("\n{}", self.summary(ledger, started, &mut before).await.lines().skip(1).collect::<Vec<_>>().join("\n"));
+        println!(
+            "\n{}",
+            self.summary(ledger, started, &mut before)
+                .await
+                .lines()
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
         Ok(())
     }
 }

@@ -37,7 +37,11 @@ pub(crate) struct Household {
 
 impl Household {
     pub(crate) fn new(index: u32, random: &mut Random) -> Self {
-        let phases = if random.unit() < THREE_PHASE { vec!['1', '2', '3'] } else { vec![['1', '2', '3'][random.below(3) as usize]] };
+        let phases = if random.unit() < THREE_PHASE {
+            vec!['1', '2', '3']
+        } else {
+            vec![['1', '2', '3'][random.below(3) as usize]]
+        };
         let cos_phi = 0.90 + 0.09 * random.unit();
         Self {
             hardware_id: format!("DEMO-{:03}-{:03}", index / 50 + 1, index % 50 + 1),
@@ -68,7 +72,10 @@ impl Household {
         }
         self.appliances.retain(|appliance| appliance.left_s > 0.0);
         if random.unit() < APPLIANCE_RUNS_PER_DAY * step_s / 86_400.0 {
-            self.appliances.push(Appliance { power_kw: 1.0 + 1.5 * random.unit(), left_s: 120.0 + 2_280.0 * random.unit() });
+            self.appliances.push(Appliance {
+                power_kw: 1.0 + 1.5 * random.unit(),
+                left_s: 120.0 + 2_280.0 * random.unit(),
+            });
         }
         let sun = (std::f64::consts::PI * (hour - 6.0) / 12.0).sin().max(0.0);
         self.solar_kw = self.solar_kwp * sun * (0.7 + 0.2 * random.unit());
@@ -93,7 +100,11 @@ impl Household {
         let direction = if share_kw >= 0.0 { "consumed" } else { "injected" };
         for phase in &self.phases {
             push(format!("electricity.power.active.{direction}.l{phase}"), share_kw.abs(), 4);
-            push(format!("electricity.power.reactive.consumed.l{phase}"), share_kw.abs() * self.tan_phi, 4);
+            push(
+                format!("electricity.power.reactive.consumed.l{phase}"),
+                share_kw.abs() * self.tan_phi,
+                4,
+            );
             push(format!("electricity.voltage.rms.l{phase}"), 233.0 * sag + 0.4 * random.normal(), 2);
         }
         push("electricity.energy.active.consumed.total".to_owned(), self.consumed_kwh, 3);

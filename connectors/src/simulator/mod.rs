@@ -29,7 +29,13 @@ pub struct DistrictConfig {
 
 impl Default for DistrictConfig {
     fn default() -> Self {
-        Self { n_meters: 300, seed: 1, duplicates: 0.005, late: 0.01, malformed: 0.003 }
+        Self {
+            n_meters: 300,
+            seed: 1,
+            duplicates: 0.005,
+            late: 0.01,
+            malformed: 0.003,
+        }
     }
 }
 
@@ -80,7 +86,13 @@ impl District {
     pub fn new(config: DistrictConfig) -> Self {
         let mut random = Random::new(config.seed);
         let households = (0..config.n_meters).map(|i| Household::new(i, &mut random)).collect();
-        Self { config, random, households, held_back: Vec::new(), step: 0 }
+        Self {
+            config,
+            random,
+            households,
+            held_back: Vec::new(),
+            step: 0,
+        }
     }
 
     /// The hardware ids of all meters.
@@ -110,7 +122,11 @@ impl District {
             };
             self.with_faults(message, &mut messages);
         }
-        let due: Vec<_> = self.held_back.extract_if(.., |(step, _)| *step <= self.step).map(|(_, message)| message).collect();
+        let due: Vec<_> = self
+            .held_back
+            .extract_if(.., |(step, _)| *step <= self.step)
+            .map(|(_, message)| message)
+            .collect();
         messages.extend(due);
         messages
     }
@@ -122,14 +138,23 @@ impl District {
 
     fn with_faults(&mut self, message: SimulatedMessage, out: &mut Vec<SimulatedMessage>) {
         let draw = self.random.unit();
-        let DistrictConfig { malformed, late, duplicates, .. } = self.config;
+        let DistrictConfig {
+            malformed,
+            late,
+            duplicates,
+            ..
+        } = self.config;
         if draw < malformed {
             out.push(broken(message, self.random.below(6)));
         } else if draw < malformed + late {
             let due = self.step + 1 + self.random.below(LATE_STEPS_MAX);
             self.held_back.push((due, message));
         } else if draw < malformed + late + duplicates {
-            let again = SimulatedMessage { expected: Expected::Duplicate, readings: Vec::new(), ..message.clone() };
+            let again = SimulatedMessage {
+                expected: Expected::Duplicate,
+                readings: Vec::new(),
+                ..message.clone()
+            };
             out.push(message);
             out.push(again);
         } else {
@@ -156,21 +181,44 @@ fn broken(message: SimulatedMessage, way: u64) -> SimulatedMessage {
     let first = message.readings.first().map_or("", |(identifier, _)| identifier.name());
     let replaced = |from: &str, to: &str| text.replacen(from, to, 1).into_bytes();
     let (payload, expected) = match way {
-        0 => (message.payload[..message.payload.len() * 2 / 3].to_vec(), Expected::Rejected(ReasonCode::MalformedJson)),
-        1 => (replaced("\"hardwareId\"", "\"hardwareld\""), Expected::Rejected(ReasonCode::MissingField)),
-        2 => (replaced("DeviceMeasurements", "DeviceMeasurement"), Expected::Rejected(ReasonCode::UnknownType)),
-        3 => (replaced("\"eventDate\":\"", "\"eventDate\":\"x"), Expected::Rejected(ReasonCode::BadEventDate)),
-        4 => (replaced(first, "electricity.current.rms.l9"), Expected::PartlyRejected(ReasonCode::UnknownIdentifier)),
+        0 => (
+            message.payload[..message.payload.len() * 2 / 3].to_vec(),
+            Expected::Rejected(ReasonCode::MalformedJson),
+        ),
+        1 => (
+            replaced("\"hardwareId\"", "\"hardwareld\""),
+            Expected::Rejected(ReasonCode::MissingField),
+        ),
+        2 => (
+            replaced("DeviceMeasurements", "DeviceMeasurement"),
+            Expected::Rejected(ReasonCode::UnknownType),
+        ),
+        3 => (
+            replaced("\"eventDate\":\"", "\"eventDate\":\"x"),
+            Expected::Rejected(ReasonCode::BadEventDate),
+        ),
+        4 => (
+            replaced(first, "electricity.current.rms.l9"),
+            Expected::PartlyRejected(ReasonCode::UnknownIdentifier),
+        ),
         _ => {
             let value = message.readings.first().map_or(0.0, |(_, value)| *value);
-            (replaced(&format!("\":{value}"), "\":null"), Expected::PartlyRejected(ReasonCode::NotANumber))
+            (
+                replaced(&format!("\":{value}"), "\":null"),
+                Expected::PartlyRejected(ReasonCode::NotANumber),
+            )
         }
     };
     let readings = match expected {
         Expected::PartlyRejected(_) => message.readings[1..].to_vec(),
         _ => Vec::new(),
     };
-    SimulatedMessage { payload, readings, expected, ..message }
+    SimulatedMessage {
+        payload,
+        readings,
+        expected,
+        ..message
+    }
 }
 
 #[cfg(test)]
@@ -179,9 +227,15 @@ mod tests {
     use flexmeter_model::decode::{Body, Decoder};
 
     fn run(seed: u64, steps: i64) -> Vec<SimulatedMessage> {
-        let mut district = District::new(DistrictConfig { n_meters: 50, seed, malformed: 0.05, ..DistrictConfig::default() });
-        let mut messages: Vec<_> =
-            (0..steps).flat_map(|step| district.measure(EventTime::from_micros(1_760_000_000_000_000 + step * 60_000_000), 60.0)).collect();
+        let mut district = District::new(DistrictConfig {
+            n_meters: 50,
+            seed,
+            malformed: 0.05,
+            ..DistrictConfig::default()
+        });
+        let mut messages: Vec<_> = (0..steps)
+            .flat_map(|step| district.measure(EventTime::from_micros(1_760_000_000_000_000 + step * 60_000_000), 60.0))
+            .collect();
         messages.extend(district.finish());
         messages
     }
@@ -201,7 +255,9 @@ mod tests {
             match (decoder.decode(&message.payload), &message.expected) {
                 (Err(error), Expected::Rejected(reason)) => assert_eq!(error.reason, *reason, "{text}"),
                 (Ok(decoded), Expected::Accepted | Expected::PartlyRejected(_)) => {
-                    let Body::Measurements { good, bad } = decoded.body else { panic!("{text}") };
+                    let Body::Measurements { good, bad } = decoded.body else {
+                        panic!("{text}")
+                    };
                     assert_eq!(good, message.readings.as_slice(), "{text}");
                     assert_eq!(decoded.event_date, Some(message.event_time));
                     assert_eq!(bad.len(), usize::from(message.expected != Expected::Accepted));
@@ -215,10 +271,18 @@ mod tests {
     #[test]
     fn every_kind_of_fault_happens() {
         let messages = run(5, 200);
-        for reason in [ReasonCode::MalformedJson, ReasonCode::MissingField, ReasonCode::UnknownType, ReasonCode::BadEventDate] {
+        for reason in [
+            ReasonCode::MalformedJson,
+            ReasonCode::MissingField,
+            ReasonCode::UnknownType,
+            ReasonCode::BadEventDate,
+        ] {
             assert!(messages.iter().any(|m| m.expected == Expected::Rejected(reason)), "{reason:?}");
         }
         assert!(messages.iter().any(|m| m.expected == Expected::Duplicate));
-        assert!(messages.windows(2).any(|pair| pair[0].event_time > pair[1].event_time), "some message is late");
+        assert!(
+            messages.windows(2).any(|pair| pair[0].event_time > pair[1].event_time),
+            "some message is late"
+        );
     }
 }
