@@ -11,7 +11,7 @@ const VERSION: &str = "4.3.1";
 const POM: &str = include_str!("kafka/pom.xml");
 const PROPERTIES: &str = include_str!("kafka/server.properties");
 /// Longest time the broker may take to answer; 4 to 8 s on two idle cores.
-const START_MAX: Duration = Duration::from_secs(120);
+const START_MAX: Duration = Duration::from_secs(240);
 /// How often we ask whether it answers.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 

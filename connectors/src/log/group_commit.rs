@@ -225,3 +225,136 @@ fn next_group(queue: &Queue, n_last: usize) -> Option<Vec<Job>> {
     }
     Some(group)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::log::contract::message;
+
+    /// Tells the size of each group, and writes it when it is allowed to.
+    struct Gate {
+        began: mpsc::Sender<usize>,
+        go_on: mpsc::Receiver<()>,
+    }
+
+    impl GroupWriter for Gate {
+        fn write(&mut self, group: Vec<Job>) {
+            self.began.send(group.len()).unwrap();
+            self.go_on.recv().unwrap();
+            for job in group {
+                job.succeed(Vec::new());
+            }
+        }
+    }
+
+    fn gate() -> (Arc<Committer>, mpsc::Receiver<usize>, mpsc::Sender<()>) {
+        let ((began, sees_begin), (lets_go_on, go_on)) = (mpsc::channel(), mpsc::channel());
+        (Arc::new(Committer::start(Gate { began, go_on }).unwrap()), sees_begin, lets_go_on)
+    }
+
+    /// Appends in the background and returns when the job is queued, or waits for room.
+    async fn append(committer: &Arc<Committer>, payload_len: usize) -> tokio::task::JoinHandle<Result<Vec<LogPosition>, LogError>> {
+        let committer = committer.clone();
+        let append = tokio::spawn(async move { committer.append(vec![message("m", vec![0; payload_len])]).await });
+        tokio::task::yield_now().await;
+        append
+    }
+
+    #[tokio::test]
+    async fn what_arrives_while_the_disk_is_busy_is_one_group() {
+        let (committer, sees_begin, lets_go_on) = gate();
+        let mut appends = vec![append(&committer, 10).await];
+        assert_eq!(sees_begin.recv().unwrap(), 1, "a lone append does not wait");
+        for _ in 0..5 {
+            appends.push(append(&committer, 10).await);
+        }
+        lets_go_on.send(()).unwrap();
+        assert_eq!(sees_begin.recv().unwrap(), 5, "the others share a group");
+        lets_go_on.send(()).unwrap();
+        for append in appends {
+            append.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_ends_at_its_limit_of_bytes() {
+        let (committer, sees_begin, lets_go_on) = gate();
+        let mut appends = vec![append(&committer, 10).await];
+        assert_eq!(sees_begin.recv().unwrap(), 1);
+        for _ in 0..5 {
+            appends.push(append(&committer, GROUP_BYTES_MAX / 2 - 1000).await);
+        }
+        appends.push(append(&committer, 2 * GROUP_BYTES_MAX).await);
+        for expected in [2, 2, 1, 1] {
+            lets_go_on.send(()).unwrap();
+            assert_eq!(sees_begin.recv().unwrap(), expected);
+        }
+        lets_go_on.send(()).unwrap();
+        for append in appends {
+            append.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_appenders_wait_and_loses_nothing() {
+        let (committer, sees_begin, lets_go_on) = gate();
+        let large = APPEND_QUEUE_BYTES_MAX / 2;
+        let first = append(&committer, large).await;
+        let second = append(&committer, large - 1000).await;
+        assert_eq!(sees_begin.recv().unwrap(), 1);
+        let third = append(&committer, 1000).await;
+        assert!(committer.queue.room.available_permits() < 1000, "the queue is full");
+        assert_eq!(
+            committer.queue.waiting.lock().jobs.len(),
+            1,
+            "the third is not queued, it waits for room"
+        );
+        for append in [first, second] {
+            lets_go_on.send(()).unwrap();
+            append.await.unwrap().unwrap(); // gives its room to whoever waits
+            assert_eq!(sees_begin.recv().unwrap(), 1);
+        }
+        lets_go_on.send(()).unwrap();
+        third.await.unwrap().unwrap();
+        assert_eq!(
+            committer.queue.room.available_permits(),
+            APPEND_QUEUE_BYTES_MAX,
+            "all room was given back"
+        );
+    }
+
+    #[tokio::test]
+    async fn closing_writes_what_waits() {
+        let (committer, sees_begin, lets_go_on) = gate();
+        let waiting = append(&committer, 10).await;
+        sees_begin.recv().unwrap();
+        let also_waiting = append(&committer, 10).await;
+        lets_go_on.send(()).unwrap();
+        lets_go_on.send(()).unwrap();
+        tokio::task::spawn_blocking({
+            let committer = committer.clone();
+            move || committer.close()
+        })
+        .await
+        .unwrap();
+        waiting.await.unwrap().unwrap();
+        also_waiting.await.unwrap().unwrap();
+        assert!(matches!(committer.append(vec![message("m", "x")]).await, Err(LogError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_writer_that_has_panicked() {
+        struct Panics;
+        impl GroupWriter for Panics {
+            fn write(&mut self, _group: Vec<Job>) {
+                panic!("on purpose");
+            }
+        }
+        let committer = Committer::start(Panics).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(committer.append(vec![message("m", "x")]).await, Err(LogError::Closed)));
+        }
+    }
+}

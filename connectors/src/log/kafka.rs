@@ -137,8 +137,8 @@ impl Inner {
 
     /// Asks the cluster for a partition's bounds, and remembers them.
     fn ask_bounds(&self, partition: u32) -> Result<Range<u64>, LogError> {
-        let asked = self.asker.fetch_watermarks(self.clients.topic(), partition as i32, REQUEST_MAX);
-        let (start, end) = asked.map_err(|e| self.clients.failed("asking for offsets", &e))?;
+        let ask = || self.asker.fetch_watermarks(self.clients.topic(), partition as i32, REQUEST_MAX);
+        let (start, end) = self.clients.retry("asking for offsets", ask)?;
         let part = &self.partitions[partition as usize];
         let (start, end) = (u64::try_from(start).unwrap_or(0), u64::try_from(end).unwrap_or(0));
         part.start.fetch_max(start, Ordering::AcqRel);

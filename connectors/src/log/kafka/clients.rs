@@ -170,7 +170,7 @@ impl Clients {
         Ok(Some(topic.partitions().len() as u32))
     }
 
-    /// Tries again while the group coordinator is being loaded or moved.
+    /// Tries again while a leader or the group coordinator is being chosen or moved.
     pub(super) fn retry<T>(&self, action: &'static str, mut work: impl FnMut() -> Result<T, KafkaError>) -> Result<T, LogError> {
         let deadline = Instant::now() + READY_MAX;
         loop {
@@ -214,6 +214,10 @@ fn is_passing(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::CoordinatorNotAvailable
                 | RDKafkaErrorCode::NotCoordinator
                 | RDKafkaErrorCode::WaitingForCoordinator
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
         )
     )
 }
