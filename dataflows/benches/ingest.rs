@@ -19,7 +19,8 @@ use flexmeter_model::{EventTime, Identifier};
 const N_MESSAGES: u64 = 1_000_000;
 const N_DEVICES: u64 = 10_000;
 const N_PARTITIONS: u32 = 4;
-const EPOCH_LEN: usize = 20_000;
+/// Messages in an epoch: as a backlog gives them, and as a steady stream does.
+const EPOCH_LENS: [usize; 2] = [20_000, 1_000];
 const START_US: i64 = 1_700_000_000_000_000;
 const SECOND_US: i64 = 1_000_000;
 
@@ -27,9 +28,11 @@ fn main() {
     let names: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     if wanted("messages") {
-        let load = Load::new(N_MESSAGES);
-        for n_workers in [1, 2] {
-            messages(&load, n_workers);
+        for epoch_len in EPOCH_LENS {
+            let load = Load::new(N_MESSAGES, epoch_len);
+            for n_workers in [1, 2] {
+                messages(&load, n_workers, epoch_len);
+            }
         }
     }
     for n_workers in [1, 2] {
@@ -83,7 +86,7 @@ struct Load {
 }
 
 impl Load {
-    fn new(n_messages: u64) -> Self {
+    fn new(n_messages: u64, epoch_len: usize) -> Self {
         let mut random = Random(7);
         let mut epochs = Vec::new();
         let mut next_offset = [0; N_PARTITIONS as usize];
@@ -134,7 +137,7 @@ impl Load {
             record.encode(&mut block.data);
             block.n_records += 1;
             next_offset[partition as usize] += 1;
-            if (i + 1) % EPOCH_LEN as u64 == 0 {
+            if (i + 1) % epoch_len as u64 == 0 {
                 epochs.push(std::mem::replace(&mut blocks, empty_blocks(&next_offset)));
             }
         }
@@ -169,7 +172,7 @@ fn measurements(hardware_id: &str, event_time: i64, random: &mut Random) -> Stri
     text
 }
 
-fn messages(load: &Load, n_workers: usize) {
+fn messages(load: &Load, n_workers: usize, epoch_len: usize) {
     let config = EngineConfig {
         n_workers,
         n_partitions: N_PARTITIONS,
@@ -205,7 +208,7 @@ fn messages(load: &Load, n_workers: usize) {
         ..
     } = counts;
     println!(
-        r#"{{"bench":"ingest","workers":{n_workers},"lake":false,"messages":{n_messages},"bytes_per_record":{},"accepted":{n_accepted},"rejected":{n_rejected},"duplicates":{n_duplicates},"changes":{n_changes},"rows":{n_rows},"seconds":{seconds:.3},"cpu_seconds":{cpu_seconds:.2},"messages_per_cpu_second":{:.0}}}"#,
+        r#"{{"bench":"ingest","workers":{n_workers},"epoch_len":{epoch_len},"lake":false,"messages":{n_messages},"bytes_per_record":{},"accepted":{n_accepted},"rejected":{n_rejected},"duplicates":{n_duplicates},"changes":{n_changes},"rows":{n_rows},"seconds":{seconds:.3},"cpu_seconds":{cpu_seconds:.2},"messages_per_cpu_second":{:.0}}}"#,
         n_bytes as u64 / n_messages,
         n_messages as f64 / cpu_seconds
     );
@@ -293,9 +296,9 @@ fn restore(n_devices: u64) {
     let mut random = Random(1);
     let mut next_offset = [0; N_PARTITIONS as usize];
     let mut n_epochs = 0;
-    for first in (0..n_devices).step_by(EPOCH_LEN) {
+    for first in (0..n_devices).step_by(EPOCH_LENS[0]) {
         let mut blocks = empty_blocks(&next_offset);
-        for device in first..(first + EPOCH_LEN as u64).min(n_devices) {
+        for device in first..(first + EPOCH_LENS[0] as u64).min(n_devices) {
             let hardware_id = format!("meter-{device:08}");
             let partition = partition_of("default", &hardware_id, N_PARTITIONS);
             let payload = measurements(&hardware_id, START_US, &mut random);

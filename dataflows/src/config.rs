@@ -116,7 +116,7 @@ impl EngineConfig {
             });
         }
         // A window must outlive the readings that may still come for it while it is open.
-        let retention_us_min = WINDOW_US + self.future_tolerance_us;
+        let retention_us_min = WINDOW_US.saturating_add(self.future_tolerance_us);
         if self.profile_retention_us < retention_us_min {
             let expected = "use at least a window and the future tolerance";
             return Err(EngineError::Setting {
@@ -138,5 +138,49 @@ impl EngineConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// A duration in whole minutes of log time, rounded up: what is kept for so many minutes is never kept too short.
+pub(crate) fn minutes_up(duration_us: i64) -> i64 {
+    duration_us.div_euclid(TICK_US) + i64::from(duration_us.rem_euclid(TICK_US) > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_accepted() {
+        assert_eq!(EngineConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn for_ever_is_a_duration_too() {
+        let config = EngineConfig {
+            dedupe_horizon_us: i64::MAX,
+            profile_retention_us: i64::MAX,
+            ..EngineConfig::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+        assert_eq!(
+            (minutes_up(i64::MAX), minutes_up(TICK_US), minutes_up(TICK_US + 1)),
+            (i64::MAX / TICK_US + 1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn a_window_must_outlive_the_readings_that_may_still_come() {
+        let config = EngineConfig {
+            profile_retention_us: WINDOW_US,
+            ..EngineConfig::default()
+        };
+        assert!(matches!(
+            config.check(),
+            Err(EngineError::Setting {
+                setting: "profile_retention_us",
+                ..
+            })
+        ));
     }
 }

@@ -10,7 +10,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::batch::{Accepted, Judged, Kind, Novelty, Rows, Tick, Verdict};
-use crate::config::{EngineConfig, TICK_US};
+use crate::config::{EngineConfig, TICK_US, minutes_up};
 use crate::identities::Identities;
 use crate::partition::PerPartition;
 
@@ -42,8 +42,7 @@ fn drop_repeats(identities: &mut Identities, batch: Judged, config: &EngineConfi
         ticks,
         rows,
     } = batch;
-    // Remembered in whole minutes, rounded up: never shorter than the horizon.
-    let horizon_minutes = config.dedupe_horizon_us.div_euclid(TICK_US) + i64::from(config.dedupe_horizon_us.rem_euclid(TICK_US) > 0);
+    let horizon_minutes = minutes_up(config.dedupe_horizon_us);
     let mut accepted = Accepted {
         span,
         ..Accepted::default()

@@ -331,19 +331,8 @@ struct Closer {
 
 impl Closer {
     fn run(self, restored: Vec<PartitionOutcome>) {
-        for outcome in restored {
-            if self
-                .deliver(ClosedEpoch {
-                    epoch: 0,
-                    partitions: vec![outcome],
-                    totals: Vec::new(),
-                })
-                .is_err()
-            {
-                return;
-            }
-        }
         let mut open: BTreeMap<u64, (usize, ClosedEpoch)> = BTreeMap::new();
+        open.entry(0).or_default().1.partitions = restored;
         for share in &self.from_workers {
             let (n_shares, epoch) = open.entry(share.epoch).or_default();
             *n_shares += 1;
@@ -360,8 +349,8 @@ impl Closer {
 
     fn deliver(&self, epoch: ClosedEpoch) -> Result<(), ()> {
         let number = epoch.epoch;
-        // Epoch 0 without anything restored is of no interest.
-        if number > 0 || !epoch.partitions.is_empty() || !epoch.totals.is_empty() {
+        // Epoch 0 is of interest only when something was restored.
+        if number > 0 || !epoch.partitions.is_empty() {
             self.closed
                 .send(epoch)
                 .map_err(|_| self.faults.report(EngineError::OutcomesNotTaken))?;

@@ -430,8 +430,8 @@ pub struct TotalChange {
 /// The outcome of one epoch: complete, and the same on every replay.
 #[derive(Debug, Clone, Default)]
 pub struct ClosedEpoch {
-    /// Its number: 1, 2, 3, … within one run of the engine. 0 carries what a checkpoint brought back: changes of the live views from
-    /// nothing to the restored rows, one `ClosedEpoch` for each partition.
+    /// Its number: 1, 2, 3, … within one run of the engine. 0 comes first, once, when checkpoints were restored: changes of
+    /// the live views from nothing to the restored rows.
     pub epoch: u64,
     /// One entry for each partition that had records.
     pub partitions: Vec<PartitionOutcome>,

@@ -5,7 +5,7 @@ use std::collections::btree_map::OccupiedEntry;
 
 use super::{DeviceWindows, Draft, LoadProfile, NOT_DUE};
 use crate::batch::Tick;
-use crate::config::{EngineConfig, TICK_US};
+use crate::config::{EngineConfig, minutes_up};
 
 impl LoadProfile {
     /// Log time enters a new minute: flush what is due, let go of what is old.
@@ -86,7 +86,7 @@ impl LoadProfile {
 /// The minute of log time from which a window that was last touched in another one may leave: it was untouched for the whole
 /// retention time by then.
 pub(super) fn leaves_at(touched: i64, config: &EngineConfig) -> i64 {
-    touched.saturating_add((config.profile_retention_us + TICK_US - 1) / TICK_US + 1)
+    touched.saturating_add(minutes_up(config.profile_retention_us) + 1)
 }
 
 /// The first bucket, if it is due.
