@@ -141,7 +141,7 @@ fn heartbeat(rng: &mut Rng, n_partitions: u32) -> Entry {
         partition: rng.below(u64::from(n_partitions)) as u32,
         offset: 0,
         kind: RecordKind::Heartbeat,
-        tenant: TENANTS[0],
+        tenant: "", // as the log writes them
         hardware_id: String::new(),
         redelivered: false,
         received_at: 0,
