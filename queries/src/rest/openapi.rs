@@ -9,7 +9,7 @@ use flexmeter_model::outcome::ReasonCode;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::schema::ArrayBuilder;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Object, ObjectBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Type};
+use utoipa::openapi::{ContentBuilder, Object, ObjectBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Type};
 
 use super::accept::Format;
 use super::guard::TENANT_HEADER;
@@ -95,6 +95,10 @@ fn complete_operation(path: &str, operation: &mut Operation) {
         } else {
             one.into()
         });
+    }
+    if let (LOGIN, Some(RefOr::T(body))) = (path, &mut operation.request_body) {
+        // Basic credentials will do.
+        body.required = Some(Required::False);
     }
     if !path.starts_with(PROTECTED) || path == LOGIN {
         return;

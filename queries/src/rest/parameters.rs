@@ -3,6 +3,7 @@
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
+use flexmeter_model::time::{TimeError, YEAR_MIN};
 use flexmeter_model::{EventTime, HardwareId, Identifier};
 use serde::de::DeserializeOwned;
 
@@ -69,16 +70,32 @@ impl TimeRange {
     }
 }
 
+/// A time of a query. One that no reading can have stands for the nearest one that could, so that `to=9999-12-31T00:00:00Z` means
+/// what it looks like.
 fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
-    EventTime::parse(text.as_bytes()).map_err(|error| {
-        let hint = if text.contains(' ') {
-            "a '+' in a query string means a space: send it as %2B, as in 2016-02-10T19:40:03%2B02:00"
-        } else {
-            "write RFC 3339 with a zone, as in 2016-02-10T19:40:03Z or 2016-02-10T19:40:03%2B02:00"
-        };
-        Problem::parameter(name, format!("{text:?}: {error}; {hint}"))
-    })
+    match EventTime::parse(text.as_bytes()) {
+        Ok(time) => Ok(time),
+        Err(TimeError::OutOfBounds) => {
+            let year = text.get(..4).and_then(|year| year.parse::<i64>().ok());
+            Ok(if year.is_some_and(|year| year > YEAR_MIN) {
+                AFTER_ALL_READINGS
+            } else {
+                EventTime::from_micros(0)
+            })
+        }
+        Err(error) => {
+            let hint = if text.contains(' ') {
+                "a '+' in a query string means a space: send it as %2B, as in 2016-02-10T19:40:03%2B02:00"
+            } else {
+                "write RFC 3339 with a zone, as in 2016-02-10T19:40:03Z or 2016-02-10T19:40:03%2B02:00"
+            };
+            Err(Problem::parameter(name, format!("{text:?}: {error}; {hint}")))
+        }
+    }
 }
+
+/// 2201-01-01T00:00:00Z, the first moment that no reading can have.
+const AFTER_ALL_READINGS: EventTime = EventTime::from_micros(7_289_654_400_000_000);
 
 /// An identifier of the vocabulary.
 pub(super) fn identifier(text: &str) -> Result<Identifier, Problem> {
@@ -127,6 +144,14 @@ mod tests {
         check_range("2016-02-10T18:40:01", "2016-02-10T18:40:02Z", Err("from: "));
         check_range("2016-02-10T18:40:01Z", "2016-02-10T20:40:02 02:00", Err("%2B"));
         check_range("yesterday", "2016-02-10T18:40:02Z", Err("RFC 3339"));
+    }
+
+    #[test]
+    fn a_time_no_reading_can_have_is_an_open_end() {
+        let open = TimeRange::parse(Some("0001-01-01T00:00:00Z"), Some("9999-12-31T23:59:59.999+02:00")).unwrap();
+        assert_eq!((open.from.unwrap().micros(), open.to), (0, Some(AFTER_ALL_READINGS)));
+        let last = EventTime::parse(b"2200-12-31T23:59:59.999999Z").unwrap();
+        assert_eq!(last.micros() + 1, AFTER_ALL_READINGS.micros());
     }
 
     #[test]
