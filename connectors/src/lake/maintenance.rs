@@ -8,12 +8,15 @@ use deltalake::checkpoints::{cleanup_metadata, create_checkpoint};
 use deltalake::operations::optimize::OptimizeType;
 use deltalake::operations::vacuum::VacuumMode;
 
-use super::data_file::{FloatShape, writer_properties};
+use super::data_file::{usual_shape, writer_properties};
 use super::table::{LakeTable, single_writer};
 use super::writer::Shared;
 use super::{LakeConfig, LakeError};
 
 const MIB: u64 = 1024 * 1024;
+
+/// Smallest zstd level of compacted files: they are written once and stay. An eighth smaller than level 1 on the recordings.
+const COMPACT_ZSTD_LEVEL_MIN: i32 = 3;
 
 /// Writes a checkpoint of the table's log every so many versions.
 pub(super) async fn checkpoint_if_due(shared: &Shared, table: &LakeTable) -> Result<(), LakeError> {
@@ -50,7 +53,11 @@ async fn compact_table(config: &LakeConfig, table: &Arc<LakeTable>) -> Result<()
         .optimize()
         .with_type(OptimizeType::Compact)
         .with_max_concurrent_tasks(1)
-        .with_writer_properties(writer_properties(table.def, config.zstd_level, |_| FloatShape::Rounded))
+        .with_writer_properties(writer_properties(
+            table.def,
+            config.zstd_level.max(COMPACT_ZSTD_LEVEL_MIN),
+            usual_shape,
+        ))
         .with_commit_properties(single_writer());
     if let Some(size) = NonZeroU64::new(config.compact_target_mb * MIB) {
         optimize = optimize.with_target_size(size);

@@ -114,10 +114,10 @@ impl Lake {
             if !filling.tenants.contains_key(&tenant) {
                 filling.open_tenant(&self.shared, &tenant).await?;
             }
-        }
-        for rows in filling.tenants.values_mut() {
-            for outcome in &epoch.partitions {
-                rows.learn(outcome.partition).await?;
+            if let Some(rows) = filling.tenants.get_mut(&tenant) {
+                for outcome in &epoch.partitions {
+                    rows.learn(outcome.partition).await?;
+                }
             }
         }
         // from here on the lanes count these rows as taken: a failure must stop the lake, not lose them
@@ -188,6 +188,13 @@ impl Lake {
     /// [`LakeError`] when a table could not be vacuumed.
     pub async fn vacuum_now(&self) -> Result<(), LakeError> {
         self.ask(Command::Vacuum).await
+    }
+
+    /// Ends the writer task without another commit and waits until it has ended; views stay readable. A lake must be closed before
+    /// its tables are opened again in the same process: two handles are two writers.
+    pub async fn close(&self) {
+        // an error says that the task has ended already
+        let _ = self.ask(Command::Close).await;
     }
 
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Result<(), LakeError>>) -> Command) -> Result<(), LakeError> {

@@ -181,8 +181,10 @@ impl<E: RowEncoder> Lane<E> {
         if self.touched {
             self.offsets.insert(partition, end_offset);
         }
-        let next = self.next.entry(partition).or_default();
-        *next = (*next).max(end_offset);
+        // a partition nobody has learnt of stays unknown: the table may hold more of it than this epoch
+        if let Some(next) = self.next.get_mut(&partition) {
+            *next = (*next).max(end_offset);
+        }
     }
 
     fn finish(&mut self) -> Result<Option<EncodedRows>, LakeError> {

@@ -658,6 +658,79 @@ async fn files_carry_statistics_to_skip_them_by() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_gives_up_and_comes_again_loses_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    for i in 0..40 {
+        let epoch = epoch(vec![outcome(0, i * 500, i * 500 + 500, NOON)]);
+        let patience = std::time::Duration::from_micros(i * 50);
+        if tokio::time::timeout(patience, lake.push(Arc::clone(&epoch))).await.is_err() {
+            lake.push(epoch).await.unwrap();
+        }
+    }
+    lake.flush().await.unwrap();
+    assert_eq!(offsets(&lake, "measurements").await, expected(0, 0..20_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_lake_commits_no_more_and_its_tables_can_be_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed = open(folder.path()).await;
+    closed.push(epoch(vec![outcome(0, 0, 10, NOON)])).await.unwrap();
+    closed.close().await;
+    assert_eq!(offsets(&closed, "measurements").await, expected(0, 0..10));
+    let error = closed.push(epoch(vec![outcome(0, 10, 20, NOON)])).await.unwrap_err();
+    assert_eq!(error.to_string(), "the lake has stopped: it was closed");
+    assert!(closed.flush().await.is_err());
+
+    let lake = open(folder.path()).await;
+    lake.push(epoch(vec![outcome(0, 0, 20, NOON)])).await.unwrap();
+    lake.flush().await.unwrap();
+    assert_eq!(offsets(&lake, "measurements").await, expected(0, 0..20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_outlive_a_disk_that_refuses_them_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    lake.push(epoch(vec![outcome(0, 0, 10, NOON)])).await.unwrap();
+    let in_the_way = table_folder(folder.path(), "measurements").join("day=2024-05-01");
+    std::fs::write(&in_the_way, "").unwrap();
+    let error = lake.flush().await.unwrap_err();
+    assert!(matches!(error, LakeError::DataFile { .. }), "{error}");
+    assert_eq!(error.retry(), Retry::Backoff);
+    lake.push(epoch(vec![outcome(0, 10, 20, NOON)])).await.unwrap();
+    assert_eq!(offsets(&lake, "measurements").await, expected(0, 0..20));
+
+    std::fs::remove_file(&in_the_way).unwrap();
+    lake.flush().await.unwrap();
+    assert_eq!(offsets(&lake, "measurements").await, expected(0, 0..20));
+    assert_eq!(position(folder.path(), "measurements", 0).await, Some(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_reply_was_lost_is_not_made_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    lake.push(epoch(vec![outcome(0, 0, 10, NOON)])).await.unwrap();
+    let table = Arc::clone(lake.shared.tables().iter().find(|table| table.def.name == "measurements").unwrap());
+    let sealed = table.seal().unwrap();
+    sealed.note_attempt();
+    let (day, batches) = sealed.days().next().unwrap();
+    let adds = table
+        .store(vec![(day, data_file::encode(table.def, batches, 1).unwrap())])
+        .await
+        .unwrap();
+    table.commit(adds, &sealed.offsets).await.unwrap(); // and nobody hears of it
+    drop(sealed);
+
+    lake.flush().await.unwrap();
+    let view = lake.view(&tenant(), "measurements").unwrap();
+    assert_eq!((view.version, view.tail.len()), (1, 0));
+    assert_eq!(offsets(&lake, "measurements").await, expected(0, 0..10));
+}
+
 /// Waits for a condition, with a deadline.
 async fn wait_until(condition: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);

@@ -23,6 +23,8 @@ pub(super) enum Command {
     Compact(oneshot::Sender<Result<(), LakeError>>),
     /// Vacuum and clean the logs now.
     Vacuum(oneshot::Sender<Result<(), LakeError>>),
+    /// End without another commit.
+    Close(oneshot::Sender<Result<(), LakeError>>),
 }
 
 /// What handle and task share.
@@ -82,7 +84,11 @@ impl Shared {
     /// Ends all work for good; whoever waits is told why.
     pub(super) fn stop(&self, error: &LakeError) {
         tracing::error!(%error, "the lake stops");
-        self.stopped.write().get_or_insert_with(|| error.to_string());
+        self.stop_because(&error.to_string());
+    }
+
+    fn stop_because(&self, reason: &str) {
+        self.stopped.write().get_or_insert_with(|| reason.to_owned());
         self.memory.close();
     }
 }
@@ -97,6 +103,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Comman
         let (result, reply) = tokio::select! {
             command = commands.recv() => match command {
                 None => return,
+                Some(Command::Close(reply)) => {
+                    shared.stop_because("it was closed");
+                    let _ = reply.send(Ok(()));
+                    return;
+                }
                 Some(Command::Flush(reply)) => (commit_all(&shared).await, Some(reply)),
                 Some(Command::Compact(reply)) => (maintenance::compact(&shared).await, Some(reply)),
                 Some(Command::Vacuum(reply)) => (maintenance::vacuum(&shared).await, Some(reply)),
@@ -143,9 +154,15 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
 async fn commit_all(shared: &Shared) -> Result<(), LakeError> {
     shared.check()?;
     for table in shared.tables() {
-        if let Some(sealed) = table.seal() {
+        // twice when an earlier attempt failed: first its rows, then those that came after them
+        for _ in 0..2 {
+            let Some(sealed) = table.seal() else { break };
+            let retried = sealed.n_attempts() > 0;
             commit(shared, &table, sealed).await?;
             maintenance::checkpoint_if_due(shared, &table).await?;
+            if !retried {
+                break;
+            }
         }
     }
     Ok(())
