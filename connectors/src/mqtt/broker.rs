@@ -172,11 +172,15 @@ impl Broker {
 
     /// Stops accepting, refuses what comes in, lets running appends finish and acknowledge, ends the sessions. Wills are not
     /// published: a broker that stops is no device that failed.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.accepting.abort();
+        // Aborted, so an error; awaited, so that the port is free when this returns.
+        let _ = (&mut self.accepting).await;
         self.gate.close();
+        // Collected first: the iterator locks the map that `tx` reads.
+        let sessions: Vec<_> = self.context.extends.shared().await.iter().collect();
         let mut ended = Vec::new();
-        for session in self.context.extends.shared().await.iter() {
+        for session in sessions {
             let (done, is_done) = tokio::sync::oneshot::channel();
             let kick = Message::Kick(done, session.id(), true, true);
             if session.tx().is_some_and(|session| session.unbounded_send(kick).is_ok()) {

@@ -68,7 +68,7 @@ impl Default for MqttConfig {
             tenants: vec![DEFAULT_TENANT.to_owned()],
             max_connections: 20_000,
             max_inflight: 64,
-            max_queue_len: 10_000,
+            max_queue_len: 1_000,
             session_expiry_s: 2 * 60 * 60,
         }
     }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flexmeter_model::TenantId;
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use parking_lot::RwLock;
 use rmqtt::codec::v5::SubscribeAckReason;
 use rmqtt::context::ServerContext;
@@ -57,6 +57,22 @@ struct Metrics {
 
 impl Metrics {
     fn new() -> Self {
+        describe_counter!(
+            "flexmeter_mqtt_publishes_total",
+            "Publishes by outcome: stored, forwarded, not_stored, or why refused"
+        );
+        describe_counter!("flexmeter_mqtt_logins_refused_total", "Refused logins by cause");
+        describe_counter!("flexmeter_mqtt_subscriptions_refused_total", "Refused subscriptions");
+        describe_counter!(
+            "flexmeter_mqtt_dropped_total",
+            "Messages lost on the way to a subscriber: its queue was full or it was gone"
+        );
+        describe_histogram!(
+            "flexmeter_mqtt_append_wait_seconds",
+            Unit::Seconds,
+            "How long a publish waited until the log had it durably"
+        );
+        describe_gauge!("flexmeter_mqtt_connections", "Clients connected");
         let publishes = |outcome: &'static str| counter!("flexmeter_mqtt_publishes_total", "outcome" => outcome);
         Self {
             stored: publishes("stored"),

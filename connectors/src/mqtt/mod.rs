@@ -12,6 +12,7 @@
 //! | `gate` | the broker's hooks: authorise, append, wait, only then allow |
 //! | `claims` | nobody takes over another login's session by using its client id |
 //! | `retained` | retained messages, bounded |
+//! | `shared_subscriptions` | whose turn it is in a `$share` group |
 //! | [`broker`] | start, publish, stop |
 //! | [`publisher`] | the client side |
 //!

@@ -8,7 +8,7 @@ mod connection;
 mod wire;
 
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,7 +37,7 @@ pub struct PublisherConfig {
     pub connections: usize,
     /// Most unacknowledged publishes of one connection; further ones wait.
     pub inflight_per_connection: usize,
-    /// Client ids are this, a dash and a number.
+    /// Client ids begin with this; a random tag of the pool and a number follow, so that pools never take over each other's sessions.
     pub client_id_prefix: String,
     /// A publish that was sent this many times, and each time the connection was lost before any answer, fails: it may be what makes the broker
     /// hang up.
@@ -52,7 +52,7 @@ impl PublisherConfig {
             url: url.into(),
             connections: 20,
             inflight_per_connection: 16,
-            client_id_prefix: format!("flexmeter-publisher-{}", std::process::id()),
+            client_id_prefix: "flexmeter-publisher".to_owned(),
             sends_max: 8,
         }
     }
@@ -259,10 +259,11 @@ impl Publisher {
             tasks: Vec::new(),
             pending: Arc::default(),
         };
+        let pool_tag = RandomState::new().build_hasher().finish() as u32;
         let numbers: Vec<usize> = (0..config.connections).collect();
         for at_once in numbers.chunks(CONNECTS_AT_ONCE) {
             let connects = at_once.iter().map(|i| {
-                let client_id = format!("{}-{i}", config.client_id_prefix);
+                let client_id = format!("{}-{pool_tag:08x}-{i}", config.client_id_prefix);
                 Connection::connect(target.clone(), client_id, config.inflight_per_connection, config.sends_max)
             });
             for connection in futures::future::try_join_all(connects).await? {

@@ -32,6 +32,11 @@ impl Options {
         self
     }
 
+    pub(super) fn keep_alive(mut self, every: Duration) -> Self {
+        self.0.set_keep_alive(every);
+        self
+    }
+
     pub(super) fn keep_session(mut self) -> Self {
         self.0.set_clean_session(false);
         self

@@ -6,6 +6,7 @@ mod fake_log;
 mod pool;
 mod pubsub;
 mod storing;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

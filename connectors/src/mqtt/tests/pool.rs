@@ -128,6 +128,21 @@ async fn a_message_the_broker_hangs_up_on_fails_and_the_ones_behind_it_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_pools_of_one_configuration_do_not_take_over_each_others_sessions() {
+    let house = House::open().await;
+    let (one, two) = (
+        Publisher::connect(pool_config(&house)).await.unwrap(),
+        Publisher::connect(pool_config(&house)).await.unwrap(),
+    );
+    assert_eq!(house.broker.n_connections(), 8);
+    for pool in [one, two] {
+        let acked = pool.publish("m-1", "flexmeter/default/m-1/events", "x".into()).await.unwrap();
+        assert!(acked.acked_at.duration_since(acked.sent_at) < DEADLINE);
+    }
+    assert!(house.log.stored().iter().all(|record| !record.redelivered));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pool_says_why_it_cannot_connect() {
     let house = House::open().await;
     let addr = house.broker.local_addr();

@@ -168,6 +168,26 @@ async fn a_will_goes_through_the_log_when_its_device_vanishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_hangs_longer_than_a_keep_alive_costs_the_connection_and_not_the_message() {
+    let house = House::open().await;
+    let connect = || {
+        let options = Options::new(house.broker.local_addr(), "m-1").login("m-1", &device_password(&key(), "default", "m-1"));
+        options.keep_alive(Duration::from_secs(1)).connect()
+    };
+    let mut device = connect().await.unwrap();
+    house.log.set(Mode::Held);
+    assert!(!device.publish(M1, "x").await, "the client misses the answers to its pings");
+    house.log.set(Mode::Open);
+    eventually("the append of what was begun", || house.log.payloads() == ["x"]).await;
+    let mut device = house.device("m-1").await;
+    assert!(
+        device.publish(M1, "x").await,
+        "sent again; the engine drops the second by its identity"
+    );
+    assert_eq!(house.log.payloads(), ["x", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_devices_publish_at_once() {
     let house = House::open().await;
     let publish = |i: usize| {
