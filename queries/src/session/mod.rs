@@ -17,11 +17,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ParamValues;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::physical_plan::execute_stream;
-use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::prelude::{SQLOptions, SessionConfig};
 pub use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use tokio::runtime::Runtime;
@@ -243,36 +243,46 @@ impl SqlService {
         Ok(rows::Work(task))
     }
 
-    /// A session with a catalog of its own: the principal's tenant, at this moment.
+    /// A session with a catalog of its own: the principal's tenant, at this moment. What is dear to make comes from the template.
     fn session(&self, principal: &Principal) -> Result<QuerySession, SqlError> {
         let live = self.live.snapshot(&principal.tenant);
         let catalog = QueryCatalog::new(principal.tenant.clone(), live, self.history.clone());
-        let environment: RuntimeEnv = RuntimeEnvBuilder::from_runtime_env(self.template.runtime_env())
+        let mut state = self.template.clone();
+        // fixes what now() gives, for all of the statement
+        state.mark_start_execution();
+        state.register_catalog_list(Arc::new(catalog));
+        let names = &mut state.config_mut().options_mut().catalog;
+        names.default_catalog = CATALOG.to_owned();
+        names.default_schema = principal.tenant.to_string();
+        // A memory pool of its own; files, their caches and the spill directory are shared.
+        let environment = RuntimeEnvBuilder::from_runtime_env(state.runtime_env())
             .with_memory_pool(Arc::new(GreedyMemoryPool::new(self.limits.memory_bytes)))
-            .build()?;
-        let config = self
-            .template
-            .config()
-            .clone()
-            .with_default_catalog_and_schema(CATALOG, principal.tenant.as_str());
-        let state = SessionStateBuilder::new_from_existing(self.template.clone())
-            .with_config(config)
-            .with_runtime_env(Arc::new(environment))
-            .with_catalog_list(Arc::new(catalog))
-            .build();
+            .build_arc()?;
+        let task = TaskContext::new(
+            None,
+            state.session_id().to_owned(),
+            state.config().clone(),
+            state.scalar_functions().clone(),
+            state.higher_order_functions().clone(),
+            state.aggregate_functions().clone(),
+            state.window_functions().clone(),
+            environment,
+        );
         Ok(QuerySession {
-            context: SessionContext::new_with_state(state),
+            state,
+            task: Arc::new(task),
         })
     }
 }
 
 struct QuerySession {
-    context: SessionContext,
+    state: SessionState,
+    task: Arc<TaskContext>,
 }
 
 impl QuerySession {
     async fn plan(&self, sql: &str) -> Result<LogicalPlan, SqlError> {
-        let state = self.context.state();
+        let state = &self.state;
         let dialect = state.config_options().sql_parser.dialect;
         let statement = state.sql_to_statement(sql, &dialect)?;
         functions::check_statement(&statement)?;
@@ -303,8 +313,8 @@ impl QuerySession {
     }
 
     async fn run(&self, plan: &LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
-        let physical = self.context.state().create_physical_plan(plan).await?;
-        Ok(execute_stream(physical, self.context.task_ctx())?)
+        let physical = self.state.create_physical_plan(plan).await?;
+        Ok(execute_stream(physical, self.task.clone())?)
     }
 }
 

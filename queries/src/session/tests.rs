@@ -262,7 +262,10 @@ async fn questions_of_meter_data_run() {
          RIGHT JOIN (SELECT unnest(generate_series(TIMESTAMPTZ '2026-11-17 00:00:00+00', TIMESTAMPTZ '2026-11-17 00:10:00+00', INTERVAL '5 minutes')) AS event_time) t \
          ON m.event_time = t.event_time",
         "SELECT round(avg(value), 2), stddev(value), abs(min(value)) FROM measurements",
+        "SELECT now() AS a WHERE now() > TIMESTAMP '2020-01-01'",
+        "SELECT count(*) FROM latest WHERE event_time < now() - INTERVAL '1 hour'",
         "SHOW TABLES",
+        "SHOW FUNCTIONS LIKE 'date_bin'",
         "DESCRIBE latest",
         "EXPLAIN SELECT * FROM measurements WHERE hardware_id = 'm-0'",
     ] {
