@@ -92,10 +92,18 @@ async fn check(mut server: Server, ledgers: &[Ledger], slowest: Duration, seed: 
     let n_good: usize = ledgers.iter().map(|ledger| ledger.good.len()).sum();
     let n_broken: usize = ledgers.iter().map(|ledger| ledger.broken.len()).sum();
     let n_sent_again: u64 = ledgers.iter().map(|ledger| ledger.n_sent_again).sum();
-    eprintln!("{} messages acknowledged, {n_sent_again} of them sent again, slowest recovery {slowest:?}", n_good + n_broken);
-    assert!(n_good > N_MESSAGES_LEAST && n_sent_again > 0, "too little load to prove anything: {n_good} readings, {n_sent_again} sent again");
+    eprintln!(
+        "{} messages acknowledged, {n_sent_again} of them sent again, slowest recovery {slowest:?}",
+        n_good + n_broken
+    );
+    assert!(
+        n_good > N_MESSAGES_LEAST && n_sent_again > 0,
+        "too little load to prove anything: {n_good} readings, {n_sent_again} sent again"
+    );
 
-    server.wait_for_count("SELECT count(*) FROM measurements", n_good as u64, APPLIED_DEADLINE).await;
+    server
+        .wait_for_count("SELECT count(*) FROM measurements", n_good as u64, APPLIED_DEADLINE)
+        .await;
     compare(&server, ledgers, seed).await;
     server.stop();
     foreign::check_lake_count(&server, "measurements", n_good as u64);

@@ -557,7 +557,10 @@ async fn get_schema_answers_without_running() {
 async fn tls_keeps_strangers_and_plain_text_out() {
     // An error means that another test has installed it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (certificate, key) = (include_bytes!("../../test_data/tls/certificate.pem"), include_bytes!("../../test_data/tls/key.pem"));
+    let (certificate, key) = (
+        include_bytes!("../../test_data/tls/certificate.pem"),
+        include_bytes!("../../test_data/tls/key.pem"),
+    );
     let tls = FlightTls {
         certificate_pem: certificate.to_vec(),
         key_pem: key.to_vec(),
@@ -567,7 +570,10 @@ async fn tls_keeps_strangers_and_plain_text_out() {
     let url = format!("https://localhost:{}", server.address.port());
     let mut client = Client::connect_trusting(&url, "admin", PASSWORD, Some(certificate)).await.unwrap();
     assert_eq!(n_rows(&client.query("SELECT * FROM latest").await.unwrap().batches), 8);
-    assert!(Client::connect(&url, "admin", PASSWORD).await.is_err(), "the certificate is not trusted");
+    assert!(
+        Client::connect(&url, "admin", PASSWORD).await.is_err(),
+        "the certificate is not trusted"
+    );
     assert!(Client::connect(&server.url(), "admin", PASSWORD).await.is_err(), "plain text");
 }
 
