@@ -19,10 +19,11 @@ pub(crate) enum Mode {
     Compare,
 }
 
-/// Runs the test that knows the pages.
+/// Runs the test that knows the pages. The whole workspace is selected, because one package alone unifies features differently and
+/// would build the dependencies a second time.
 pub(crate) fn run(mode: Mode) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--quiet", "--package", "flexmeter", "--test", "it", "--", "reference::"]);
+    command.args(["test", "--quiet", "--workspace", "--test", "it", "--", "reference::"]);
     if mode == Mode::Write {
         command.env(WRITE_VARIABLE, "1");
     }

@@ -20,7 +20,7 @@ const COMPACT_ZSTD_LEVEL_MIN: i32 = 3;
 
 /// Writes a checkpoint of the table's log every so many versions.
 pub(super) async fn checkpoint_if_due(shared: &Shared, table: &LakeTable) -> Result<(), LakeError> {
-    if table.state().version() % shared.config.checkpoint_commits == 0 {
+    if table.state().version().is_multiple_of(shared.config.checkpoint_commits) {
         checkpoint(table).await?;
     }
     Ok(())

@@ -187,7 +187,7 @@ fn abilities(info: &mut SqlInfoDataBuilder) {
     ] {
         info.append(id, false);
     }
-    info.append(SqlInfo::SqlSupportsConvert, &conversions());
+    info.append(SqlInfo::SqlSupportsConvert, conversions());
     info.append(
         SqlInfo::SqlSupportedGroupBy,
         bits([

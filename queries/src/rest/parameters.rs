@@ -70,8 +70,8 @@ impl TimeRange {
     }
 }
 
-/// A time of a query. One that no reading can have stands for the nearest one that could, so that `to=9999-12-31T00:00:00Z` means
-/// what it looks like.
+/// A time of a query. One that no reading can have stands for the nearest one that could, so that `to=9999-12-31T23:59:59-01:00`
+/// means what it looks like.
 fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
     match EventTime::parse(text.as_bytes()) {
         Ok(time) => Ok(time),
@@ -94,8 +94,8 @@ fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
     }
 }
 
-/// 2201-01-01T00:00:00Z, the first moment that no reading can have.
-const AFTER_ALL_READINGS: EventTime = EventTime::from_micros(7_289_654_400_000_000);
+/// 10000-01-01T00:00:00Z, the first moment that no reading can have.
+const AFTER_ALL_READINGS: EventTime = EventTime::from_micros(253_402_300_800_000_000);
 
 /// An identifier of the vocabulary.
 pub(super) fn identifier(text: &str) -> Result<Identifier, Problem> {
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn a_time_no_reading_can_have_is_an_open_end() {
-        let open = TimeRange::parse(Some("0001-01-01T00:00:00Z"), Some("9999-12-31T23:59:59.999+02:00")).unwrap();
+        let open = TimeRange::parse(Some("0001-01-01T00:00:00Z"), Some("9999-12-31T23:59:59.999-02:00")).unwrap();
         assert_eq!((open.from.unwrap().micros(), open.to), (0, Some(AFTER_ALL_READINGS)));
-        let last = EventTime::parse(b"2200-12-31T23:59:59.999999Z").unwrap();
+        let last = EventTime::parse(b"9999-12-31T23:59:59.999999Z").unwrap();
         assert_eq!(last.micros() + 1, AFTER_ALL_READINGS.micros());
     }
 

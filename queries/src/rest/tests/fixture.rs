@@ -92,8 +92,10 @@ pub(super) fn state(live: Arc<LiveStore>, history: Arc<History>) -> RestState {
         token_key: [7; 32],
         insecure: false,
     };
-    let mut limits = SqlLimits::default();
-    limits.threads = 1;
+    let limits = SqlLimits {
+        threads: 1,
+        ..SqlLimits::default()
+    };
     RestState {
         sql: Arc::new(SqlService::new(live.clone(), history, limits).unwrap()),
         live,
