@@ -48,7 +48,7 @@ pub(crate) fn run(scope: Scope) -> Result<()> {
 }
 
 fn deny() -> Result<()> {
-    let installed = Command::new(env!("CARGO"))
+    let installed = cargo_command()
         .args(["deny", "--version"])
         .output()
         .is_ok_and(|output| output.status.success());
@@ -60,7 +60,23 @@ fn deny() -> Result<()> {
 }
 
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    succeed(Command::new(env!("CARGO")).args(arguments).envs(variables.iter().copied()))
+    succeed(cargo_command().args(arguments).envs(variables.iter().copied()))
+}
+
+/// Cargo as a user's shell would start it. `cargo run`, which started us, sets variables of this package (`CARGO_PKG_NAME`,
+/// `CARGO_MANIFEST_DIR`); build scripts that watch them (ring's) would run again, and half the world would be built anew.
+pub(crate) fn cargo_command() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if name
+            .to_str()
+            .is_some_and(|name| of_package.iter().any(|prefix| name.starts_with(prefix)))
+        {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Runs a command with our own output and fails when it fails.

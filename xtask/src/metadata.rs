@@ -1,10 +1,11 @@
 //! The little of `cargo metadata` that the checks look at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+use crate::ci::cargo_command;
 
 /// Why a crate depends on another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ pub(crate) struct Graph {
 impl Graph {
     /// Runs `cargo metadata` in the current workspace.
     pub(crate) fn load() -> Result<Self> {
-        let output = Command::new(env!("CARGO"))
+        let output = cargo_command()
             .args(["metadata", "--format-version", "1", "--locked"])
             .output()
             .context("cannot run cargo metadata")?;

@@ -3,9 +3,10 @@
 //! would compile that crate, and everything above it, a second time.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+
+use crate::ci::cargo_command;
 
 /// Checks this workspace: the demo's crates and features, all of them also the tests'.
 pub(crate) fn check_workspace() -> Result<()> {
@@ -42,7 +43,7 @@ pub(crate) fn check_one_arrow() -> Result<()> {
 }
 
 fn tree(selection: &[&str]) -> Result<BTreeSet<String>> {
-    let output = Command::new(env!("CARGO"))
+    let output = cargo_command()
         .args(["tree", "--locked", "--prefix", "none", "--format", "{p} [{f}]"])
         .args(selection)
         .output()
