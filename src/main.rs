@@ -19,6 +19,9 @@ mod up;
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // two providers are linked (ring comes with object_store); without a choice rustls panics at the first handshake
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
