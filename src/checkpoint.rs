@@ -31,6 +31,11 @@ impl CheckpointStore {
         self.dir.join("checkpoint")
     }
 
+    /// Where [`crate::retention`] keeps its positions.
+    pub(crate) fn retention_file(&self) -> PathBuf {
+        self.dir.join("log-positions.json")
+    }
+
     /// The newest checkpoint; empty when there is none yet.
     pub(crate) fn load(&self) -> anyhow::Result<Vec<PartitionSnapshot>> {
         let path = self.newest();

@@ -12,6 +12,7 @@ mod install;
 mod pipeline;
 mod replay;
 mod report;
+mod retention;
 mod secrets;
 mod sql;
 mod supervision;

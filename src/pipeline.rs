@@ -5,10 +5,9 @@
 //! everything up to it. Whatever fails here is returned as an error; [`crate::supervision`] starts the street again from the last
 //! checkpoint while the broker keeps accepting messages.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use flexmeter_connectors::lake::Lake;
@@ -19,11 +18,14 @@ use flexmeter_queries::live::LiveStore;
 use tokio::sync::watch;
 
 use crate::checkpoint::CheckpointStore;
+use crate::retention::LogRetention;
 
-/// What one partition may contribute to one epoch, in bytes: large enough to amortise an epoch, small enough to bound memory.
-const EPOCH_BYTES_PER_PARTITION_MAX: usize = 1024 * 1024;
+/// What an epoch may hold, in bytes of log, shared by the partitions: large enough to amortise an epoch, small enough to bound memory.
+const EPOCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// With many partitions each still moves on by this much.
+const EPOCH_BYTES_PER_PARTITION_MIN: usize = 64 * 1024;
 /// Closed epochs that may wait for the distributor before the engine is held back.
-const CLOSED_EPOCHS_WAITING_MAX: usize = 8;
+const CLOSED_EPOCHS_WAITING_MAX: usize = 2;
 /// A checkpoint may cost at most one part in this many of the time between two of them.
 const CHECKPOINT_COST_DIVISOR: u32 = 20;
 
@@ -68,6 +70,7 @@ pub(crate) fn run(
                 .spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, runtime, &applied_tx))?
         };
         let mut pump = Pump {
+            epoch_bytes: (EPOCH_BYTES_MAX / parts.log.n_partitions().max(1) as usize).max(EPOCH_BYTES_PER_PARTITION_MIN),
             parts: &parts,
             runtime,
             engine: &mut engine,
@@ -75,23 +78,49 @@ pub(crate) fn run(
             epoch: 0,
             applied: applied_rx,
             progress,
-            samples: VecDeque::new(),
+            retention: LogRetention::load(&parts.checkpoints, parts.retention),
             checkpoint: None,
         };
         let pumped = pump.run(stop);
+        let checkpoint = pump.checkpoint.take();
+        let distributor_was_first = distributor.is_finished();
+        if pumped.is_err() {
+            // the distributor may be waiting for a lake that cannot commit; what it holds comes again from the log
+            runtime.block_on(parts.lake.close());
+        }
         // the engine hands out what it still has, then closes the channel and with it the distributor
         let stopped = engine.shutdown().context("the engine failed");
         let distributed = distributor.join().unwrap_or_else(|_| bail!("the distributor panicked"));
-        pumped.and(stopped).and(distributed)
+        if let Some(checkpoint) = checkpoint {
+            // the next street must not meet the files of this one; why it failed, if it did, is known already
+            let _ = runtime.block_on(checkpoint);
+        }
+        // who failed first knows why
+        if distributor_was_first {
+            distributed.and(pumped).and(stopped)
+        } else {
+            pumped.and(distributed).and(stopped)
+        }
     })
 }
 
-/// Where reading starts: at the checkpoint, or at the start of the log. Refuses to start where it could lose or repeat rows.
+/// Where reading starts: at the checkpoint, or at the start of the log. Refuses to start where it could lose rows.
 fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[PartitionSnapshot]) -> anyhow::Result<Vec<u64>> {
     let mut next = Vec::new();
     for partition in 0..parts.log.n_partitions() {
         let bounds = runtime.block_on(parts.log.bounds(partition))?;
-        let offset = snapshots.iter().find(|s| s.partition == partition).map_or(0, |s| s.offset);
+        let Some(snapshot) = snapshots.iter().find(|snapshot| snapshot.partition == partition) else {
+            if bounds.start > 0 {
+                tracing::warn!(
+                    partition,
+                    from = bounds.start,
+                    "no checkpoint: the live views are rebuilt from what the log still has; the lake keeps what it holds"
+                );
+            }
+            next.push(bounds.start);
+            continue;
+        };
+        let offset = snapshot.offset;
         if offset > bounds.end {
             bail!(
                 "the checkpoint stands at offset {offset} of partition {partition}, but the log ends at {}: the log has lost data or belongs to another installation",
@@ -100,7 +129,7 @@ fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[P
         }
         if offset < bounds.start {
             bail!(
-                "the checkpoint stands at offset {offset} of partition {partition}, but the log starts at {}: restore a newer checkpoint, or move data_dir/checkpoints away and accept that older state is rebuilt from the lake only",
+                "the checkpoint stands at offset {offset} of partition {partition}, but the log starts at {}: messages between the two are in the log no more. Restore a newer checkpoint, or move data_dir/checkpoints away to go on from the start of the log",
                 bounds.start
             );
         }
@@ -118,11 +147,12 @@ fn distribute(
 ) -> anyhow::Result<()> {
     while let Ok(epoch) = closed.recv() {
         let epoch = Arc::new(epoch);
-        live.apply(&epoch);
-        count(&epoch);
+        // first the lake: what leaves the live views must be found there already
         runtime
             .block_on(lake.push(Arc::clone(&epoch)))
             .context("the lake does not take rows")?;
+        live.apply(&epoch);
+        count(&epoch);
         applied.send_replace(Some(epoch.epoch));
     }
     Ok(())
@@ -147,12 +177,6 @@ fn count(epoch: &ClosedEpoch) {
     metrics::gauge!("flexmeter_engine_epoch").set(epoch.epoch as f64);
 }
 
-/// A log position reached, remembered for retention by time.
-struct Sample {
-    at: Instant,
-    offsets: Vec<u64>,
-}
-
 struct Pump<'a> {
     parts: &'a Parts,
     runtime: &'a tokio::runtime::Handle,
@@ -161,7 +185,8 @@ struct Pump<'a> {
     epoch: u64,
     applied: watch::Receiver<Option<u64>>,
     progress: &'a watch::Sender<Progress>,
-    samples: VecDeque<Sample>,
+    epoch_bytes: usize,
+    retention: LogRetention,
     checkpoint: Option<tokio::task::JoinHandle<anyhow::Result<Duration>>>,
 }
 
@@ -176,16 +201,18 @@ impl Pump<'_> {
             let blocks = self.read()?;
             if blocks.is_empty() {
                 self.report(true);
-                let caught_up = self.progress.borrow().caught_up;
                 let applied = &mut self.applied;
-                self.runtime.block_on(async {
+                let distributing = self.runtime.block_on(async {
                     tokio::select! {
-                        _ = appended.changed() => {}
-                        _ = stop.changed() => {}
-                        _ = applied.changed(), if !caught_up => {}
-                        () = tokio::time::sleep_until(checkpoint_due.into()) => {}
+                        _ = appended.changed() => true,
+                        _ = stop.changed() => true,
+                        applied = applied.changed() => applied.is_ok(),
+                        () = tokio::time::sleep_until(checkpoint_due.into()) => true,
                     }
                 });
+                if !distributing {
+                    bail!("the distributor is gone");
+                }
             } else {
                 self.epoch += 1;
                 self.engine.feed(self.epoch, blocks).context("the engine failed")?;
@@ -215,9 +242,7 @@ impl Pump<'_> {
     fn read(&mut self) -> anyhow::Result<Vec<flexmeter_model::record::RecordBlock>> {
         let mut blocks = Vec::new();
         for (partition, next) in (0..).zip(&mut self.next) {
-            let block = self
-                .runtime
-                .block_on(self.parts.log.read(partition, *next, EPOCH_BYTES_PER_PARTITION_MAX))?;
+            let block = self.runtime.block_on(self.parts.log.read(partition, *next, self.epoch_bytes))?;
             if let Some(block) = block {
                 *next = block.end_offset();
                 blocks.push(block);
@@ -241,19 +266,8 @@ impl Pump<'_> {
         let started = Instant::now();
         let snapshots = self.engine.snapshot().context("the engine failed")?;
         let epoch = self.epoch;
-        let now = Instant::now();
-        self.samples.push_back(Sample {
-            at: now,
-            offsets: self.next.clone(),
-        });
-        let mut expired = None;
-        while self
-            .samples
-            .front()
-            .is_some_and(|sample| now.duration_since(sample.at) >= self.parts.retention)
-        {
-            expired = self.samples.pop_front();
-        }
+        let expired = self.retention.note(SystemTime::now(), &self.next);
+        let retention = self.retention.clone();
         let (log, lake, store, mut applied) = (
             Arc::clone(&self.parts.log),
             Arc::clone(&self.parts.lake),
@@ -266,12 +280,17 @@ impl Pump<'_> {
                 .await
                 .context("the distributor is gone")?;
             lake.flush().await.context("the lake cannot commit")?;
-            tokio::task::spawn_blocking(move || store.publish(&snapshots))
+            let publish = move || {
+                store.publish(&snapshots)?;
+                retention.save(&store)
+            };
+            tokio::task::spawn_blocking(publish)
                 .await?
                 .context("the checkpoint cannot be written")?;
-            if let Some(sample) = expired {
-                for (partition, &offset) in (0..).zip(&sample.offsets) {
-                    log.truncate_before(partition, offset).await?;
+            for (partition, offset) in (0..).zip(expired.unwrap_or_default()) {
+                // nothing is wrong with the street; the next checkpoint truncates as much and more
+                if let Err(error) = log.truncate_before(partition, offset).await {
+                    tracing::warn!(partition, "the log keeps more than it has to: {error}");
                 }
             }
             let cost = started.elapsed();

@@ -64,6 +64,7 @@ fn keep_running(
     while !*stop.borrow() {
         let started = std::time::Instant::now();
         *trouble.lock() = None;
+        progress.send_replace(Progress::default());
         let outcome = parts().and_then(|parts| pipeline::run(parts, runtime, progress, stop));
         let Err(error) = outcome else { return };
         if started.elapsed() > PAUSE_MAX {
@@ -75,13 +76,12 @@ fn keep_running(
         );
         metrics::counter!("flexmeter_street_restarts_total").increment(1);
         *trouble.lock() = Some(format!("{error:#}"));
+        // An answer, or nobody left who could ask us to stop: both end the wait before its time.
         let mut stop = stop.clone();
-        runtime.block_on(async {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|&stop| stop) => {}
-            }
-        });
+        let told_to_stop = async { tokio::time::timeout(pause, stop.wait_for(|&stop| stop)).await.is_ok() };
+        if runtime.block_on(told_to_stop) {
+            return;
+        }
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

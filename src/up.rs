@@ -1,6 +1,7 @@
 //! `flexmeter up`: starts the roles of this process and joins them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
 use flexmeter_model::TenantId;
 use flexmeter_queries::auth::{AuthConfig, Authenticator};
 use flexmeter_queries::catalog::{HistorySource, HistoryView};
-use flexmeter_queries::flight::FlightConfig;
+use flexmeter_queries::flight::{FlightConfig, FlightTls};
 use flexmeter_queries::live::LiveStore;
 use flexmeter_queries::rest::{ComponentState, Health, RestConfig, RestState};
 use flexmeter_queries::session::{SqlLimits, SqlService};
@@ -26,18 +27,21 @@ use tokio::sync::watch;
 use crate::checkpoint::CheckpointStore;
 use crate::cli::Role;
 use crate::config::{Config, ConfigError, UnknownDevices};
-use crate::pipeline::{self, Parts};
+use crate::pipeline::{self, Parts, Progress};
 use crate::secrets::Secrets;
 use crate::supervision::Street;
 
 /// How long a clean stop may take before we leave anyway.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A publish leaves a sample or two, so this many seconds' worth of them is what the metrics hold.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Runs the roles until the process is told to stop.
 pub(crate) fn run(config: Config, roles: &[Role], json: bool) -> anyhow::Result<ExitCode> {
     let roles = Roles::new(roles)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut stop_signal = std::pin::pin!(stop_signal()?);
         let platform = tokio::select! {
             platform = Platform::start(config, roles) => platform?,
@@ -49,15 +53,19 @@ pub(crate) fn run(config: Config, roles: &[Role], json: bool) -> anyhow::Result<
         announce(&platform, json)?;
         let name = stop_signal.await;
         tracing::info!("{name}: stopping");
-        match tokio::time::timeout(STOP_PATIENCE, platform.stop()).await {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(_) => bail!(
-                "not stopped after {} s; nothing acknowledged is lost, the next start replays the log",
-                STOP_PATIENCE.as_secs()
-            ),
+        let again = self::stop_signal()?;
+        tokio::select! {
+            () = platform.stop() => Ok(ExitCode::SUCCESS),
+            name = again => bail!("stopped at once by a second {name}; {REPLAYED}"),
+            () = tokio::time::sleep(STOP_PATIENCE) => bail!("not stopped after {} s; {REPLAYED}", STOP_PATIENCE.as_secs()),
         }
-    })
+    });
+    // whatever still hangs (a disk, a cluster) must not keep the process
+    runtime.shutdown_background();
+    outcome
 }
+
+const REPLAYED: &str = "nothing acknowledged is lost, the next start replays the log";
 
 /// The roles of this process.
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +84,16 @@ impl Roles {
     fn new(roles: &[Role]) -> Result<Self, ConfigError> {
         let has = |role| roles.contains(&role) || roles.contains(&Role::All);
         if roles.contains(&Role::Gateway) {
-            return Err(ConfigError::Invalid(
-                "role gateway is not part of this version; devices speak MQTT to role bridge".to_owned(),
-            ));
+            return Err(ConfigError::Role {
+                role: "gateway",
+                reason: "is not part of this version; devices speak MQTT to role bridge",
+            });
         }
         if has(Role::Serve) && !has(Role::Engine) {
-            return Err(ConfigError::Invalid(
-                "role serve needs role engine in the same process in this version: --role engine --role serve".to_owned(),
-            ));
+            return Err(ConfigError::Role {
+                role: "serve",
+                reason: "needs role engine in the same process in this version: --role engine --role serve",
+            });
         }
         Ok(Self {
             bridge: has(Role::Bridge),
@@ -162,6 +172,7 @@ impl Platform {
             .await
             .context("the inbound log does not open")?;
         let (stop, stopped) = watch::channel(false);
+        let upkeep = tokio::spawn(keep_metrics_small(metrics.clone(), stopped.clone()));
         let mut platform = Self {
             mqtt: None,
             rest: None,
@@ -171,7 +182,7 @@ impl Platform {
             broker: None,
             street: None,
             stop,
-            servers: Vec::new(),
+            servers: vec![upkeep],
         };
         if roles.engine {
             platform.start_engine(&config, &secrets, metrics, stopped.clone()).await?;
@@ -229,14 +240,18 @@ impl Platform {
             token_key: secrets.platform_key,
             insecure: config.insecure,
         }));
-        let sql = Arc::new(SqlService::new(Arc::clone(&live), history, SqlLimits::default())?);
+        let sql = Arc::new(SqlService::new(
+            Arc::clone(&live),
+            Arc::clone(&history) as Arc<dyn HistorySource>,
+            SqlLimits::default(),
+        )?);
 
         let listener = tokio::net::TcpListener::bind(config.flight.listen)
             .await
             .with_context(|| format!("flight.listen = {}", config.flight.listen))?;
         self.flight = Some(listener.local_addr()?);
         let serve = flight::serve(
-            FlightConfig::default(),
+            FlightConfig { tls: flight_tls(config)? },
             listener,
             Arc::clone(&sql),
             Arc::clone(&auth),
@@ -256,7 +271,7 @@ impl Platform {
             sql,
             live,
             auth,
-            readiness: Arc::new(move || readiness(&trouble)),
+            readiness: Arc::new(move || readiness(&trouble, &progress, &history)),
             metrics: Arc::new(move || metrics.render()),
         };
         let serve = rest::serve(RestConfig::default(), listener, state, is_true(stopped));
@@ -290,6 +305,25 @@ impl Platform {
     }
 }
 
+/// The certificates that the configuration names.
+fn flight_tls(config: &Config) -> anyhow::Result<Option<FlightTls>> {
+    let read = |key: &str, file: &Option<PathBuf>| -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(file) = file else { return Ok(None) };
+        let pem = std::fs::read(file).with_context(|| format!("{key} = {}", file.display()))?;
+        Ok(Some(pem))
+    };
+    let certificate = read("flight.tls_cert_file", &config.flight.tls_cert_file)?;
+    let key = read("flight.tls_key_file", &config.flight.tls_key_file)?;
+    let (Some(certificate_pem), Some(key_pem)) = (certificate, key) else {
+        return Ok(None);
+    };
+    Ok(Some(FlightTls {
+        certificate_pem,
+        key_pem,
+        client_ca_pem: read("flight.tls_client_ca_file", &config.flight.tls_client_ca_file)?,
+    }))
+}
+
 async fn first_trouble(street: &Street) -> String {
     loop {
         if let Some(problem) = street.trouble.lock().clone() {
@@ -299,14 +333,23 @@ async fn first_trouble(street: &Street) -> String {
     }
 }
 
-fn readiness(trouble: &parking_lot::Mutex<Option<String>>) -> Vec<ComponentState> {
-    let detail = trouble.lock().clone();
-    let health = if detail.is_some() { Health::Down } else { Health::Ok };
-    vec![ComponentState {
-        name: "street",
-        health,
+/// What stands between a question and its answer.
+fn readiness(
+    trouble: &parking_lot::Mutex<Option<String>>,
+    progress: &watch::Receiver<Progress>,
+    lake: &LakeHistory,
+) -> Vec<ComponentState> {
+    let street = trouble
+        .lock()
+        .clone()
+        .or_else(|| (!progress.borrow().caught_up).then(|| "applying what the log holds; views are not complete yet".to_owned()));
+    let lake = lake.lake.load().as_ref().and_then(|lake| lake.trouble());
+    let component = |name, detail: Option<String>, bad| ComponentState {
+        name,
+        health: if detail.is_some() { bad } else { Health::Ok },
         detail,
-    }]
+    };
+    vec![component("street", street, Health::Down), component("lake", lake, Health::Degraded)]
 }
 
 async fn is_true(mut flag: watch::Receiver<bool>) {
@@ -329,6 +372,16 @@ fn street_parts(
     history: Arc<LakeHistory>,
 ) -> anyhow::Result<impl Fn() -> anyhow::Result<Parts> + Send + 'static> {
     let unknown_devices = unknown_devices(config)?;
+    let tenants = config
+        .mqtt
+        .tenants
+        .iter()
+        .map(|name| TenantId::new(name).with_context(|| format!("mqtt.tenants: {name:?}")));
+    let mut tenants: Vec<TenantId> = tenants.collect::<anyhow::Result<_>>()?;
+    let default = default_tenant()?;
+    if !tenants.contains(&default) {
+        tenants.push(default);
+    }
     let config = config.clone();
     let runtime = tokio::runtime::Handle::current();
     Ok(move || {
@@ -337,7 +390,7 @@ fn street_parts(
             runtime.block_on(before.close());
         }
         let lake = runtime
-            .block_on(Lake::open(config.lake.clone(), &[default_tenant()?]))
+            .block_on(Lake::open(config.lake.clone(), &tenants))
             .context("the lake does not open")?;
         let lake = Arc::new(lake);
         history.lake.store(Some(Arc::clone(&lake)));
@@ -372,19 +425,26 @@ fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::Unkno
     })
 }
 
-/// Moves log time on while nothing comes in.
+/// Moves the log time of every partition on. Not only while nothing comes in: log time is each partition's own, and one that hears of
+/// no device must still close its windows while another is busy.
 async fn beat(log: Arc<dyn InboundLog>, every: Duration, mut stopped: watch::Receiver<bool>) {
-    let mut appended = log.appended();
     loop {
-        appended.mark_unchanged();
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             _ = stopped.wait_for(|&stopped| stopped) => return,
         }
-        if !appended.has_changed().unwrap_or(true)
-            && let Err(error) = log.heartbeat().await
-        {
+        if let Err(error) = log.heartbeat().await {
             tracing::warn!("no heartbeat: {error}");
+        }
+    }
+}
+
+/// Folds the samples of histograms together, which otherwise happens only when somebody asks for `/metrics`.
+async fn keep_metrics_small(metrics: PrometheusHandle, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(METRICS_UPKEEP_EVERY) => metrics.run_upkeep(),
+            _ = stopped.wait_for(|&stopped| stopped) => return,
         }
     }
 }

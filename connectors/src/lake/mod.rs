@@ -197,6 +197,13 @@ impl Lake {
         let _ = self.ask(Command::Close).await;
     }
 
+    /// Why rows are not durable at the moment, if the last commit failed or the lake has stopped.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let stopped = self.shared.stopped.read().clone();
+        stopped.or_else(|| self.shared.trouble.read().clone())
+    }
+
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Result<(), LakeError>>) -> Command) -> Result<(), LakeError> {
         let ended = || LakeError::Stopped {
             reason: "its writer task has ended".to_owned(),

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) commit_soon: Notify,
     /// Why the lake stopped.
     pub(super) stopped: RwLock<Option<String>>,
+    /// Why the last commit failed; `None` once one has succeeded.
+    pub(super) trouble: RwLock<Option<String>>,
 }
 
 /// Uncommitted rows take at most this many times [`LakeConfig::commit_mb`]; then `push` waits.
@@ -52,6 +54,7 @@ impl Shared {
             memory: Arc::new(Semaphore::new(memory_kib)),
             commit_soon: Notify::new(),
             stopped: RwLock::default(),
+            trouble: RwLock::default(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Shared {
 /// Runs until the handle is dropped. Rows not committed by then come again from the log.
 pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Command>) {
     let config = &shared.config;
+    let _ends = Ends(&shared);
     let mut commit = interval(config.commit_s);
     let mut compact = interval(config.compact_every_s);
     let mut vacuum = interval(config.vacuum_every_s);
@@ -131,6 +135,15 @@ pub(super) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Comman
     }
 }
 
+/// Tells whoever waits for memory that nobody will free any, however the task ends.
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.stop_because("its task has ended");
+    }
+}
+
 /// A timer that is silent for its first period; `None` never ticks.
 fn interval(seconds: u64) -> Option<tokio::time::Interval> {
     (seconds > 0).then(|| {
@@ -150,19 +163,35 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
     }
 }
 
-/// Commits the open rows of all tables; the first error ends it.
+/// Commits the open rows of all tables. A table that must wait for its disk does not make the others wait; the first error is told.
 async fn commit_all(shared: &Shared) -> Result<(), LakeError> {
     shared.check()?;
+    let mut outcome = Ok(());
     for table in shared.tables() {
-        // twice when an earlier attempt failed: first its rows, then those that came after them
-        for _ in 0..2 {
-            let Some(sealed) = table.seal() else { break };
-            let retried = sealed.n_attempts() > 0;
-            commit(shared, &table, sealed).await?;
-            maintenance::checkpoint_if_due(shared, &table).await?;
-            if !retried {
+        match commit_table(shared, &table).await {
+            Err(error) if error.retry() == Retry::Never => {
+                outcome = Err(error);
                 break;
             }
+            failed => outcome = outcome.and(failed),
+        }
+    }
+    *shared.trouble.write() = outcome.as_ref().err().map(ToString::to_string);
+    outcome
+}
+
+async fn commit_table(shared: &Shared, table: &Arc<LakeTable>) -> Result<(), LakeError> {
+    // twice when an earlier attempt failed: first its rows, then those that came after them
+    for _ in 0..2 {
+        let Some(sealed) = table.seal() else { break };
+        let retried = sealed.n_attempts() > 0;
+        commit(shared, table, sealed).await?;
+        // upkeep: the rows are safe, and the next commit tries again
+        if let Err(error) = maintenance::checkpoint_if_due(shared, table).await {
+            tracing::warn!(table = table.name, %error, "no Delta checkpoint");
+        }
+        if !retried {
+            break;
         }
     }
     Ok(())

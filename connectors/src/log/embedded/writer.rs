@@ -98,7 +98,10 @@ impl Writer {
 
     fn write_group(&mut self, group: &[Job]) -> Result<Vec<Vec<LogPosition>>, LogError> {
         self.recover()?;
-        self.check_disk()?;
+        // positions and truncation may use the reserve: they are what makes room again
+        if group.iter().any(|job| !matches!(job, Job::Put { .. })) {
+            self.check_disk()?;
+        }
         self.last_append_time = self.last_append_time.max((self.options.clock)());
         let mut positions = Vec::with_capacity(group.len());
         let mut entries = Vec::new();
