@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
-use flexmeter_connectors::lake::LakeConfig;
-use flexmeter_connectors::log::LogConfig;
-use flexmeter_connectors::mqtt::MqttConfig;
+use flexmeter_connectors::lake::{LakeConfig, LakeError};
+use flexmeter_connectors::log::{LogConfig, LogError};
+use flexmeter_connectors::mqtt::{MqttConfig, MqttError};
 use serde::{Deserialize, Serialize};
 
 /// Why a configuration cannot be used.
@@ -37,9 +37,61 @@ pub(crate) enum ConfigError {
         /// File or environment.
         origin: String,
     },
-    /// A combination that is not safe or not possible.
-    #[error("{0}")]
-    Invalid(String),
+    /// A number below what makes sense.
+    #[error("{key} = {value} is below its least value {least}")]
+    BelowLeast {
+        /// The key with its section.
+        key: &'static str,
+        /// The value found.
+        value: u64,
+        /// The least that works.
+        least: u64,
+    },
+    /// An interface without TLS that others could reach.
+    #[error(
+        "{key} = {address} is not a loopback address and would speak without TLS or without logins; use 127.0.0.1 and put a TLS proxy in front, or give Flight SQL its tls_cert_file and tls_key_file"
+    )]
+    BeyondLoopback {
+        /// The key with its section.
+        key: &'static str,
+        /// The address found.
+        address: SocketAddr,
+    },
+    /// A key that another one makes necessary is not set.
+    #[error("{because} needs {key}")]
+    KeyMissing {
+        /// What makes it necessary.
+        because: &'static str,
+        /// The key with its section.
+        key: &'static str,
+    },
+    /// A file that a key names cannot be read.
+    #[error("{key} = {}: {reason}", file.display())]
+    File {
+        /// The key with its section.
+        key: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Section `[mqtt]`.
+    #[error(transparent)]
+    Mqtt(#[from] MqttError),
+    /// Section `[log]`.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Section `[lake]`.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A role this version cannot take by itself.
+    #[error("role {role} {reason}")]
+    Role {
+        /// The role asked for.
+        role: &'static str,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
 }
 
 /// Everything `flexmeter up` can be told.
@@ -96,14 +148,26 @@ impl Default for RestSection {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FlightSection {
-    /// Address of Flight SQL; loopback.
+    /// Address of Flight SQL; beyond loopback with TLS only.
     pub(crate) listen: SocketAddr,
+    /// Certificate chain, PEM; with it and the key, Flight SQL speaks TLS only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Private key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_key_file: Option<PathBuf>,
+    /// Authority, PEM, that must have signed a client's certificate; without it clients need none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_client_ca_file: Option<PathBuf>,
 }
 
 impl Default for FlightSection {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
         }
     }
 }
@@ -116,7 +180,7 @@ pub(crate) struct EngineSection {
     pub(crate) workers: usize,
     /// Seconds between checkpoints; also the most that is replayed after a crash.
     pub(crate) checkpoint_s: u64,
-    /// Seconds of silence after which a heartbeat record moves log time on.
+    /// A heartbeat record moves the log time of every partition on this often, in seconds.
     pub(crate) heartbeat_s: u64,
     /// Hours of log time for which a message's identity is remembered, so that a repeat is dropped.
     pub(crate) dedupe_hours: u64,
@@ -207,38 +271,61 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let invalid = |text: String| Err(ConfigError::Invalid(text));
-        for (key, at_least, value) in [
-            ("engine.workers", 1, self.engine.workers as u64),
-            ("engine.checkpoint_s", 1, self.engine.checkpoint_s),
-            ("engine.heartbeat_s", 1, self.engine.heartbeat_s),
-            ("engine.dedupe_hours", 1, self.engine.dedupe_hours),
-            ("engine.profile_hours", 1, self.engine.profile_hours),
-            ("log.partitions", 1, u64::from(self.log.partitions)),
+        for (key, value) in [
+            ("engine.workers", self.engine.workers as u64),
+            ("engine.checkpoint_s", self.engine.checkpoint_s),
+            ("engine.heartbeat_s", self.engine.heartbeat_s),
+            ("engine.dedupe_hours", self.engine.dedupe_hours),
+            ("engine.profile_hours", self.engine.profile_hours),
         ] {
-            if value < at_least {
-                return invalid(format!("{key} = {value} is below its least value {at_least}"));
+            if value < 1 {
+                return Err(ConfigError::BelowLeast { key, value, least: 1 });
             }
         }
-        for (key, address) in [
-            ("mqtt.listen", self.mqtt.listen),
-            ("rest.listen", self.rest.listen),
-            ("flight.listen", self.flight.listen),
-        ] {
-            if !address.ip().is_loopback() {
-                return invalid(format!(
-                    "{key} = {address} is not a loopback address and would speak without TLS; use 127.0.0.1 and put a TLS listener in front{}",
-                    if key == "mqtt.listen" { " (mqtt.tls_listen)" } else { "" }
-                ));
-            }
+        let flight = &self.flight;
+        if flight.tls_cert_file.is_some() != flight.tls_key_file.is_some()
+            || (flight.tls_client_ca_file.is_some() && flight.tls_key_file.is_none())
+        {
+            return Err(ConfigError::KeyMissing {
+                because: "TLS of Flight SQL",
+                key: "both flight.tls_cert_file and flight.tls_key_file",
+            });
         }
-        if self.insecure && self.mqtt.tls_listen.is_some_and(|address| !address.ip().is_loopback()) {
-            return invalid(
-                "insecure = true is allowed on loopback only, but mqtt.tls_listen is not loopback; remove one of them".to_owned(),
-            );
+        let closed = flight.tls_cert_file.is_some() && !self.insecure;
+        for (key, address, closed) in [("rest.listen", self.rest.listen, false), ("flight.listen", flight.listen, closed)] {
+            if !closed && !address.ip().is_loopback() {
+                return Err(ConfigError::BeyondLoopback { key, address });
+            }
         }
         if self.devices.unknown == UnknownDevices::Reject && self.devices.known_file.is_none() {
-            return invalid("devices.unknown = \"reject\" needs devices.known_file, or every message would be rejected".to_owned());
+            return Err(ConfigError::KeyMissing {
+                because: "devices.unknown = \"reject\"",
+                key: "devices.known_file, or every message would be rejected",
+            });
+        }
+        self.mqtt.validate(self.insecure)?;
+        self.log.validate()?;
+        self.lake.validate()?;
+        self.check_files()
+    }
+
+    /// The files that are read at the start can be read now.
+    fn check_files(&self) -> Result<(), ConfigError> {
+        for (key, file) in [
+            ("devices.known_file", &self.devices.known_file),
+            ("auth.admin_password_file", &self.auth.admin_password_file),
+            ("mqtt.tls_cert_file", &self.mqtt.tls_cert_file),
+            ("mqtt.tls_key_file", &self.mqtt.tls_key_file),
+            ("flight.tls_cert_file", &self.flight.tls_cert_file),
+            ("flight.tls_key_file", &self.flight.tls_key_file),
+            ("flight.tls_client_ca_file", &self.flight.tls_client_ca_file),
+        ] {
+            let Some(file) = file else { continue };
+            std::fs::File::open(file).map_err(|error| ConfigError::File {
+                key,
+                file: file.clone(),
+                reason: error.to_string(),
+            })?;
         }
         Ok(())
     }

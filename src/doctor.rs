@@ -91,11 +91,9 @@ fn fsync(dir: &Path) -> Verdict {
 }
 
 fn space(dir: &Path) -> Verdict {
-    // `df` is on every system we run on and spares an unsafe call
-    let output = std::process::Command::new("df").args(["--output=avail", "-B1"]).arg(dir).output();
-    let free = output
+    let free = rustix::fs::statvfs(dir)
         .ok()
-        .and_then(|output| String::from_utf8_lossy(&output.stdout).lines().nth(1)?.trim().parse::<u64>().ok());
+        .map(|space| space.f_bavail.saturating_mul(space.f_frsize));
     match free {
         Some(free) if free < FREE_BYTES_LEAST => Verdict::Warning(format!(
             "{:.1} GiB free: messages are refused when the disk is full",

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use flexmeter_model::decode::{BadMeasurement, Body, DecodeError, Decoder, Message};
 use flexmeter_model::outcome::{
-    AcknowledgementRow, AlertRow, Device, MessageHead, Quality, REJECTED_PAYLOAD_LEN_MAX, ReasonCode, RegistrationRow, RejectionRow,
+    AcknowledgementRow, AlertRow, Device, MessageHead, Quality, REJECTED_PAYLOAD_LEN_MAX, REJECTED_PAYLOAD_SHARED_LEN, ReasonCode,
+    RegistrationRow, RejectionRow,
 };
 use flexmeter_model::record::{FrameError, PAYLOAD_LEN_MAX, Record, RecordKind};
 use flexmeter_model::{HardwareId, TenantId};
@@ -177,13 +178,14 @@ impl Judge<'_> {
             Body::Measurements { good, bad } => {
                 let tenant = device.tenant.clone();
                 let hardware_id = device.hardware_id.clone();
+                let payload = rejected_payload(place.payload, bad.len());
                 for bad in *bad {
                     rows.rejections.push(RejectionRow {
                         tenant: tenant.clone(),
                         hardware_id: Some(hardware_id.clone()),
                         reason: bad.reason,
                         detail: bad.detail.clone(),
-                        payload: rejected_payload(place.payload),
+                        payload: payload.clone(),
                         received_at,
                         offset,
                     });
@@ -322,8 +324,9 @@ impl Judge<'_> {
     /// Files a message whose measurements are all bad: it is rejected as a whole, with one row for each.
     fn refuse_measurements(&mut self, place: Place<'_>, bad: &[BadMeasurement]) {
         let hardware_id = HardwareId::new(place.record.hardware_id).ok();
+        let payload = rejected_payload(place.payload, bad.len());
         for bad in bad {
-            self.push_rejection(place, hardware_id.clone(), bad.reason, bad.detail.clone());
+            self.push_rejection(place, hardware_id.clone(), bad.reason, bad.detail.clone(), payload.clone());
         }
         self.push_rejected_verdict(place, bad.len() as u32);
     }
@@ -332,13 +335,13 @@ impl Judge<'_> {
         let hardware_id = HardwareId::new(place.record.hardware_id)
             .ok()
             .or_else(|| HardwareId::new(refusal.hardware_id.as_deref()?).ok());
-        self.push_rejection(place, hardware_id, refusal.reason, refusal.detail);
+        let payload = rejected_payload(place.payload, 1);
+        self.push_rejection(place, hardware_id, refusal.reason, refusal.detail, payload);
         self.push_rejected_verdict(place, 1);
     }
 
-    fn push_rejection(&mut self, place: Place<'_>, hardware_id: Option<HardwareId>, reason: ReasonCode, detail: String) {
+    fn push_rejection(&mut self, place: Place<'_>, hardware_id: Option<HardwareId>, reason: ReasonCode, detail: String, payload: String) {
         let tenant = self.tenant_id(place.tenant);
-        let payload = rejected_payload(place.payload);
         let (received_at, offset) = (place.record.received_at, place.offset);
         self.judged.rows.rejections.push(RejectionRow {
             tenant,
@@ -369,10 +372,15 @@ impl Judge<'_> {
     }
 }
 
-/// A rejected payload as text: what is not UTF-8 is replaced, what is too long is cut.
-fn rejected_payload(payload: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(&payload[..payload.len().min(REJECTED_PAYLOAD_LEN_MAX)]).into_owned();
-    text.truncate(text.floor_char_boundary(REJECTED_PAYLOAD_LEN_MAX));
+/// A rejected payload as text: what is not UTF-8 is replaced, what is too long is cut. Several rejections of one
+/// message share a smaller limit, so that a message of nothing but bad measurements does not store itself hundreds of times.
+fn rejected_payload(payload: &[u8], n_rejections: usize) -> String {
+    let len_max = match n_rejections {
+        0 | 1 => REJECTED_PAYLOAD_LEN_MAX,
+        n => REJECTED_PAYLOAD_SHARED_LEN / n,
+    };
+    let mut text = String::from_utf8_lossy(&payload[..payload.len().min(len_max)]).into_owned();
+    text.truncate(text.floor_char_boundary(len_max));
     text
 }
 

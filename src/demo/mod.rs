@@ -6,12 +6,12 @@ mod screen;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use flexmeter_connectors::mqtt::publisher::{Publisher, PublisherConfig};
 use flexmeter_connectors::simulator::{District, DistrictConfig, Expected, SimulatedMessage};
@@ -70,6 +70,12 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         flight: Some(preferred(50051)),
         ..Overrides::default()
     };
+    if args.check && has_data(&data_dir) {
+        bail!(
+            "{} holds data already, which --check would take for readings nobody sent; give an empty folder",
+            data_dir.display()
+        );
+    }
     let mut config = Config::load(None, &overrides)?;
     config.lake.commit_s = config.lake.commit_s.min(2);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -83,6 +89,10 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         }
         outcome
     })
+}
+
+fn has_data(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// The usual port if it is free, else any.
@@ -164,7 +174,6 @@ struct Simulation {
 
 impl Simulation {
     fn new(args: &DemoArgs, publisher: Arc<Publisher>, ledger: Arc<Mutex<Ledger>>) -> anyhow::Result<Self> {
-        // a second run on the same folder must not repeat the first one's identities: the seed moves with the start
         let district = District::new(DistrictConfig {
             n_meters: args.meters,
             seed: args.seed,

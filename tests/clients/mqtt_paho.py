@@ -1,7 +1,8 @@
 """paho-mqtt against the broker, in MQTT 3.1.1 and 5: QoS 1, a batch, retained, last will, forbidden topics, a wrong password.
 
 Publishes readings of one device and prints what was acknowledged; the caller looks for exactly that in SQL. A forbidden publish must
-not be acknowledged as if it were stored: 3.1.1 has no way to say so but to close the connection, 5 has a reason code.
+not be acknowledged as if it were stored: the broker closes the connection, in
+both versions.
 """
 
 import argparse

@@ -45,6 +45,15 @@ fn a_configuration_that_cannot_work_is_refused_with_a_remedy() {
     check_refused("[engine]\nworkers = \"many\"\n", "engine.workers");
     check_refused("[rest]\nlisten = \"0.0.0.0:8080\"\n", "loopback");
     check_refused("data_dir = [\n", "flexmeter.toml");
+    check_refused("[lake]\ncommit_s = 0\n", "commit_s");
+    check_refused("[log]\npartitions = 5000\n", "log.partitions");
+    check_refused("[flight]\ntls_cert_file = \"cert.pem\"\n", "flight.tls_key_file");
+    check_refused("[flight]\nlisten = \"0.0.0.0:50051\"\n", "tls_cert_file");
+    check_refused("[mqtt]\nmax_inflight = 0\n", "mqtt.max_inflight");
+    check_refused("[mqtt]\ntls_listen = \"127.0.0.1:8883\"\n", "mqtt.tls_cert_file");
+    check_refused("[mqtt]\ntenants = [\"a/b\"]\n", "mqtt.tenants");
+    check_refused("[devices]\nunknown = \"reject\"\nknown_file = \"absent.txt\"\n", "absent.txt");
+    check_refused("[auth]\nadmin_password_file = \"absent.txt\"\n", "absent.txt");
 }
 
 #[test]

@@ -31,7 +31,7 @@ const LIFE_MS_MAX: u64 = 1_500;
 const EARLY_KILL_EVERY: u64 = 6;
 /// Then it lives at most this long after it was spawned.
 const EARLY_LIFE_MS_MAX: u64 = 400;
-/// The promise of the design, section 5.
+/// What the README promises.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 const APPLIED_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -46,7 +46,7 @@ fn the_tables_page_is_current() {
     for table in TABLES {
         write!(
             page,
-            "\n## `{}`\n\n{} Kind: {}.\n\n",
+            "\n## `{}`\n\n{}. Kind: {}.\n\n",
             table.name,
             table.comment,
             table.kind.as_str()

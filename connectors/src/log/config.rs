@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::LogError;
+
 /// Largest number of partitions of a log.
 pub const N_PARTITIONS_MAX: u32 = 1024;
 
@@ -38,6 +40,23 @@ impl Default for LogConfig {
     }
 }
 
+impl LogConfig {
+    /// Checks what serde cannot.
+    ///
+    /// # Errors
+    /// [`LogError::PartitionCount`].
+    pub fn validate(&self) -> Result<(), LogError> {
+        check_partitions(self.partitions)
+    }
+}
+
+pub(super) fn check_partitions(n_partitions: u32) -> Result<(), LogError> {
+    match n_partitions {
+        1..=N_PARTITIONS_MAX => Ok(()),
+        _ => Err(LogError::PartitionCount { n_partitions }),
+    }
+}
+
 /// `[log.kafka]`: the cluster and the topic.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,7 +71,7 @@ pub struct KafkaConfig {
     pub retention_h: u32,
     /// How long one append may wait for its delivery report, in milliseconds. Default 30 000.
     pub delivery_timeout_ms: u32,
-    /// Further librdkafka settings, passed on as they are (`"security.protocol" = "SASL_SSL"` …).
+    /// Further librdkafka settings, passed on as they are (`"client.id" = "flexmeter-north"` …). TLS and SASL are not built in.
     pub options: std::collections::BTreeMap<String, String>,
 }
 

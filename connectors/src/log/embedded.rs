@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use self::store::{Store, consumer_key, start_key};
 use self::tail::Tail;
 use self::writer::Writer;
-use super::config::N_PARTITIONS_MAX;
+use super::config::check_partitions;
 use super::group_commit::Committer;
 use super::{InboundLog, LogError, LogPosition, NewRecord, partition_index};
 
@@ -118,11 +118,7 @@ impl EmbeddedLog {
     }
 
     fn open_blocking(dir: &Path, options: EmbeddedOptions) -> Result<Self, LogError> {
-        if options.n_partitions == 0 || options.n_partitions > N_PARTITIONS_MAX {
-            return Err(LogError::PartitionCount {
-                n_partitions: options.n_partitions,
-            });
-        }
+        check_partitions(options.n_partitions)?;
         let lock = folder::prepare(dir, options.n_partitions)?;
         let store = Store::open(&folder::store_dir(dir), &options, journal::Trust::Disk)?;
         let mut partitions = Vec::with_capacity(options.n_partitions as usize);

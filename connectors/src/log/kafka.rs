@@ -32,7 +32,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::clients::{Clients, REQUEST_MAX};
 use self::reader::Reader;
-use super::config::{KafkaConfig, N_PARTITIONS_MAX};
+use super::config::{KafkaConfig, check_partitions};
 use super::{APPEND_QUEUE_BYTES_MAX, InboundLog, LogError, LogPosition, NewRecord, append_cost_bytes, partition_index};
 
 /// How often we look whether somebody else has appended. Our own appends are known at once.
@@ -75,9 +75,7 @@ impl KafkaLog {
     /// # Errors
     /// [`LogError`] when the cluster does not answer or refuses, or when the topic has another number of partitions.
     pub async fn open(config: &KafkaConfig, n_partitions: u32) -> Result<Self, LogError> {
-        if n_partitions == 0 || n_partitions > N_PARTITIONS_MAX {
-            return Err(LogError::PartitionCount { n_partitions });
-        }
+        check_partitions(n_partitions)?;
         let clients = Clients::new(config.clone());
         let admin: AdminClient<_> = clients.admin()?;
         let asker = clients.consumer(&clients.reader_group())?;

@@ -3,7 +3,6 @@
 //! rmqtt runs the protocol. It installs no signal handler, logger or exporter of its own here (those belong to its own binary and to
 //! features we leave off), and keeps nothing in globals, so several brokers live side by side in one process.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -11,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flexmeter_model::TenantId;
 use rmqtt::codec::types::Publish as PublishPacket;
 use rmqtt::context::ServerContext;
 use rmqtt::net::{Builder, Listener};
@@ -73,14 +71,8 @@ impl Broker {
     /// # Errors
     /// [`MqttError`] when the configuration is not safe, the certificate unusable or the address taken.
     pub async fn start(config: MqttConfig, log: Arc<dyn InboundLog>, logins: Logins) -> Result<Self, MqttError> {
-        check(&config, &logins)?;
-        let tenants = config.tenants.iter().map(|name| {
-            TenantId::new(name).map_err(|source| MqttError::Tenant {
-                name: name.clone(),
-                source,
-            })
-        });
-        let tenants: HashSet<TenantId> = tenants.collect::<Result<_, _>>()?;
+        config.validate(logins.is_insecure())?;
+        let tenants = config.tenant_ids()?;
         let (plain, local_addr) = bind(&config, config.listen)?;
         let mut listeners = vec![(PLAIN_LISTENER, plain)];
         let mut tls_addr = None;
@@ -202,24 +194,6 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.accepting.abort();
         self.gate.close();
-    }
-}
-
-fn check(config: &MqttConfig, logins: &Logins) -> Result<(), MqttError> {
-    if !config.listen.ip().is_loopback() {
-        return Err(MqttError::PlaintextBeyondLoopback { addr: config.listen });
-    }
-    if let Some(addr) = config.tls_listen.filter(|addr| logins.is_insecure() && !addr.ip().is_loopback()) {
-        return Err(MqttError::InsecureBeyondLoopback { addr });
-    }
-    let limits = [
-        ("max_connections", config.max_connections),
-        ("max_inflight", usize::from(config.max_inflight)),
-        ("max_queue_len", config.max_queue_len),
-    ];
-    match limits.into_iter().find(|(_, limit)| *limit == 0) {
-        Some((key, _)) => Err(MqttError::ZeroLimit { key }),
-        None => Ok(()),
     }
 }
 

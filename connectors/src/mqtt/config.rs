@@ -1,9 +1,11 @@
 //! The broker's settings, its limits, and what can be wrong with them.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flexmeter_model::TenantId;
 use flexmeter_model::record::PAYLOAD_LEN_MAX;
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +73,48 @@ impl Default for MqttConfig {
             max_queue_len: 1_000,
             session_expiry_s: 2 * 60 * 60,
         }
+    }
+}
+
+impl MqttConfig {
+    /// Checks what serde cannot. `insecure` is the mode of the logins.
+    ///
+    /// # Errors
+    /// [`MqttError`] naming the key and the remedy.
+    pub fn validate(&self, insecure: bool) -> Result<(), MqttError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(MqttError::PlaintextBeyondLoopback { addr: self.listen });
+        }
+        if let Some(addr) = self.tls_listen {
+            if insecure && !addr.ip().is_loopback() {
+                return Err(MqttError::InsecureBeyondLoopback { addr });
+            }
+            for (key, file) in [("tls_cert_file", &self.tls_cert_file), ("tls_key_file", &self.tls_key_file)] {
+                if file.is_none() {
+                    return Err(MqttError::TlsFileMissing { key });
+                }
+            }
+        }
+        let limits = [
+            ("max_connections", self.max_connections),
+            ("max_inflight", usize::from(self.max_inflight)),
+            ("max_queue_len", self.max_queue_len),
+        ];
+        if let Some((key, _)) = limits.into_iter().find(|(_, limit)| *limit == 0) {
+            return Err(MqttError::ZeroLimit { key });
+        }
+        self.tenant_ids().map(drop)
+    }
+
+    /// The tenants whose topics exist.
+    pub(super) fn tenant_ids(&self) -> Result<HashSet<TenantId>, MqttError> {
+        let tenant = |name: &String| {
+            TenantId::new(name).map_err(|source| MqttError::Tenant {
+                name: name.clone(),
+                source,
+            })
+        };
+        self.tenants.iter().map(tenant).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a topic name means (design 4.3).
+//! What a topic name means (`docs/mqtt.md`).
 
 use flexmeter_model::HardwareId;
 

@@ -1,8 +1,8 @@
 //! Nanoseconds per message of the decoder and the splitter, beside serde_json doing the same job on the same bytes.
 //!
-//! `cargo bench -p flexmeter-model --bench decode` prints one JSON line a figure (append `-- decode` for that one alone). Peers: `serde_json::Value` (a tree) and a typed
-//! struct with borrowed strings and a hash map of measurements; neither interns identifiers, checks ranges or reads the date, which
-//! the decoder does.
+//! `cargo bench -p flexmeter-model --bench decode` prints one JSON line a figure (append `-- decode` for that one alone). Peers:
+//! `serde_json::Value` (a tree) and a typed struct with borrowed strings and a hash map of measurements; neither interns identifiers,
+//! checks ranges or reads the date, which the decoder does.
 
 use std::collections::HashMap;
 use std::hint::black_box;

@@ -246,7 +246,7 @@ pub struct RejectionRow {
     pub reason: ReasonCode,
     /// What exactly: the identifier, the field, the byte position.
     pub detail: String,
-    /// The payload, lossily as UTF-8, cut at [`REJECTED_PAYLOAD_LEN_MAX`].
+    /// The payload, lossily as UTF-8, cut at [`REJECTED_PAYLOAD_LEN_MAX`]; several rejections of one message share [`REJECTED_PAYLOAD_SHARED_LEN`].
     pub payload: String,
     /// When the log appended it.
     pub received_at: EventTime,
@@ -254,8 +254,11 @@ pub struct RejectionRow {
     pub offset: u64,
 }
 
-/// How much of a rejected payload is kept, in bytes.
+/// How much of a rejected message is kept, in bytes.
 pub const REJECTED_PAYLOAD_LEN_MAX: usize = 64 * 1024;
+
+/// How much of a message with several rejections is kept, in bytes, over all of them.
+pub const REJECTED_PAYLOAD_SHARED_LEN: usize = 8 * 1024;
 
 /// A value and when it was measured.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,7 +12,7 @@ pub const PAYLOAD_LEN_MAX: usize = 1024 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordKind {
-    /// One JSON message of design 4.2 (a batch has been split before it reached the log).
+    /// One JSON message (`docs/mqtt.md`; a batch has been split before it reached the log).
     Message = 1,
     /// A SiteWhere `input/jsonbatch` payload: one device, several event bodies, no `type`.
     LegacyBatch = 2,

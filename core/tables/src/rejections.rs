@@ -22,7 +22,7 @@ pub const TABLE: TableDef = TableDef {
         ColumnDef::new(
             "payload",
             ColumnType::Text,
-            "the payload, invalid UTF-8 replaced, cut at 65536 bytes",
+            "the payload, invalid UTF-8 replaced, cut at 65536 bytes; several rejections of one message share 8192 bytes",
         ),
         ColumnDef::new("received_at", ColumnType::Time, "when the log appended the message (UTC)"),
         ColumnDef::new("log_partition", ColumnType::Int, "partition of the inbound log"),

@@ -120,9 +120,31 @@ fn an_oversized_payload_is_rejected_and_its_beginning_kept() {
 
 #[test]
 fn a_rejected_payload_is_text_within_its_limit_whatever_its_bytes() {
-    assert_eq!(rejected_payload(b"a\xffb"), "a\u{fffd}b");
-    assert!(rejected_payload(&vec![0xff; REJECTED_PAYLOAD_LEN_MAX]).len() <= REJECTED_PAYLOAD_LEN_MAX);
-    assert!(rejected_payload("ä".repeat(REJECTED_PAYLOAD_LEN_MAX).as_bytes()).starts_with("ää"));
+    assert_eq!(rejected_payload(b"a\xffb", 1), "a\u{fffd}b");
+    assert!(rejected_payload(&vec![0xff; REJECTED_PAYLOAD_LEN_MAX], 1).len() <= REJECTED_PAYLOAD_LEN_MAX);
+    assert!(rejected_payload("ä".repeat(REJECTED_PAYLOAD_LEN_MAX).as_bytes(), 1).starts_with("ää"));
+}
+
+#[test]
+fn several_rejections_of_one_message_share_what_is_kept_of_it() {
+    let n = 200;
+    let bad: Vec<String> = (0..n).map(|i| format!("\"no.such.identifier.{}.{i}\":1", "x".repeat(60))).collect();
+    for good in ["", "\"electricity.frequency\":50,"] {
+        let payload = format!(
+            r#"{{"hardwareId":"m-1","type":"DeviceMeasurements","request":{{"measurements":{{{good}{}}}}}}}"#,
+            bad.join(",")
+        );
+        let (judged, _) = judge(&EngineConfig::default(), &[record(RecordKind::Message, payload.as_bytes())]);
+        let rejections = &judged.rows.rejections;
+        assert_eq!(rejections.len(), n);
+        let kept: usize = rejections.iter().map(|row| row.payload.len()).sum();
+        assert!(kept <= REJECTED_PAYLOAD_SHARED_LEN, "{kept} bytes");
+        assert!(
+            rejections
+                .iter()
+                .all(|row| payload.starts_with(&row.payload) && row.payload.len() >= 32)
+        );
+    }
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Partition {
         *answer.counts.entry(entry.partition).or_default() += counts;
     }
 
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "what an entry and a message are made of, spelled out once")]
     fn message(
         &mut self,
         entry: &Entry,

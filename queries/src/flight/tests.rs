@@ -18,8 +18,8 @@ use tonic::transport::{Channel, Endpoint};
 use super::client::{Client, ClientError};
 use super::*;
 use crate::auth::{AuthConfig, TOKEN_KEY_LEN};
+use crate::session::SqlLimits;
 use crate::session::fixture::{service_with, tenant};
-use crate::session::{SqlLimits, fixture};
 
 const PASSWORD: &str = "correct horse";
 
@@ -575,16 +575,4 @@ async fn tls_keeps_strangers_and_plain_text_out() {
         "the certificate is not trusted"
     );
     assert!(Client::connect(&server.url(), "admin", PASSWORD).await.is_err(), "plain text");
-}
-
-/// For programs of other people, by hand: `FLEXMETER_SERVE_SECONDS=60 cargo test … serves_strangers -- --nocapture`.
-#[tokio::test]
-async fn serves_strangers() {
-    let Some(seconds) = std::env::var("FLEXMETER_SERVE_SECONDS").ok().and_then(|s| s.parse().ok()) else {
-        return;
-    };
-    let server = TestServer::start().await;
-    println!("PORT {}", server.address.port());
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let _ = fixture::principal();
 }

@@ -27,7 +27,7 @@ pub enum Health {
 /// One part of the system and how it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ComponentState {
-    /// The part: `log`, `engine`, `lake`, …
+    /// The part: `street`, `lake`, …
     #[schema(value_type = String)]
     pub name: &'static str,
     /// How it is.
