@@ -27,7 +27,11 @@ const STEPS: &[Step] = &[
         cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
     }),
     ("doc", || {
-        cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])
+        cargo(
+            &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"],
+            // whoever reads these pages has the source, so a link may lead to something private
+            &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")],
+        )
     }),
     ("deny", deny),
 ];
