@@ -1,7 +1,8 @@
 //! The live views: what every device said last and its load profile of the recent past, in memory, all at one epoch.
 //!
-//! One writer applies [`ClosedEpoch`](flexmeter_model::outcome::ClosedEpoch)s; any number of readers take a [`LiveSnapshot`], which never changes. Rows sit in copy-on-write
-//! chunks: a snapshot costs one pointer a chunk, and the writer copies only what it touches while a snapshot is still held.
+//! One writer applies [`ClosedEpoch`](flexmeter_model::outcome::ClosedEpoch)s; any number of readers take a [`LiveSnapshot`], which
+//! never changes. Rows sit in copy-on-write chunks: a snapshot costs one pointer a chunk, and the writer copies only what it touches
+//! while a snapshot is still held.
 //! `src` shows an epoch to the history's tail first and applies it here after that, so a query that takes its snapshot before its
 //! history views never misses a row that has just left memory.
 
