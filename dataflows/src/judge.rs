@@ -178,7 +178,10 @@ impl Judge<'_> {
             Body::Measurements { good, bad } => {
                 let tenant = device.tenant.clone();
                 let hardware_id = device.hardware_id.clone();
-                let payload = rejected_payload(place.payload, bad.len());
+                let payload = match bad.len() {
+                    0 => String::new(),
+                    n => rejected_payload(place.payload, n),
+                };
                 for bad in *bad {
                     rows.rejections.push(RejectionRow {
                         tenant: tenant.clone(),
