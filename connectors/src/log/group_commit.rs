@@ -32,8 +32,8 @@ pub(super) enum Job {
     Append {
         records: Vec<NewRecord>,
         answer: Answer<Vec<LogPosition>>,
-        /// Room in the queue, given back when the job is answered.
-        _room: OwnedSemaphorePermit,
+        /// Room in the queue, given back just before the answer: whoever has one may count on the room.
+        room: OwnedSemaphorePermit,
     },
     /// One heartbeat in every partition.
     Heartbeat { answer: Answer<()> },
@@ -44,18 +44,22 @@ pub(super) enum Job {
 impl Job {
     /// Answers with an error.
     pub(super) fn fail(self, error: LogError) {
-        // a caller that no longer waits has dropped its receiver: nothing to tell
-        let _ = match self {
-            Self::Append { answer, .. } => answer.send(Err(error)).is_ok(),
-            Self::Heartbeat { answer } | Self::Put { answer, .. } => answer.send(Err(error)).is_ok(),
-        };
+        self.answer(Err(error));
     }
 
     /// Answers with the positions of its records.
     pub(super) fn succeed(self, positions: Vec<LogPosition>) {
+        self.answer(Ok(positions));
+    }
+
+    fn answer(self, result: Result<Vec<LogPosition>, LogError>) {
+        // a caller that no longer waits has dropped its receiver: nothing to tell
         let _ = match self {
-            Self::Append { answer, .. } => answer.send(Ok(positions)).is_ok(),
-            Self::Heartbeat { answer } | Self::Put { answer, .. } => answer.send(Ok(())).is_ok(),
+            Self::Append { answer, room, .. } => {
+                drop(room);
+                answer.send(result).is_ok()
+            }
+            Self::Heartbeat { answer } | Self::Put { answer, .. } => answer.send(result.map(drop)).is_ok(),
         };
     }
 
@@ -123,11 +127,7 @@ impl Committer {
             .await
             .map_err(|_| LogError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        self.push(Job::Append {
-            records,
-            answer,
-            _room: room,
-        })?;
+        self.push(Job::Append { records, answer, room })?;
         answered.await.unwrap_or(Err(LogError::Closed))
     }
 

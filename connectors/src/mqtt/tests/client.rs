@@ -42,9 +42,23 @@ impl Options {
         self
     }
 
-    /// Connects; the error is the broker's answer.
+    /// Connects; the error is the broker's answer. As devices do, it tries again when the broker is not done with the last connection
+    /// of this client id.
     pub(super) async fn connect(self) -> Result<Client, String> {
-        let (client, mut events) = AsyncClient::new(self.0, 1_000);
+        let connect = async {
+            loop {
+                match self.connect_once().await {
+                    Err(refused) if refused.contains("ServiceUnavailable") => tokio::time::sleep(Duration::from_millis(5)).await,
+                    result => return result,
+                }
+            }
+        };
+        timeout(DEADLINE, connect).await.expect("a connection")
+    }
+
+    /// Connects, or tells the broker's first answer.
+    pub(super) async fn connect_once(&self) -> Result<Client, String> {
+        let (client, mut events) = AsyncClient::new(self.0.clone(), 1_000);
         match timeout(DEADLINE, events.poll()).await.expect("an answer to CONNECT") {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {}
             other => return Err(format!("{other:?}")),

@@ -64,26 +64,18 @@ impl House {
         Self { broker, log }
     }
 
-    /// A device of the default tenant; its client id is its hardware id. As devices do, it tries again when the broker is not done
-    /// with its last connection.
+    /// A device of the default tenant; its client id is its hardware id.
     async fn device(&self, hardware_id: &str) -> Client {
-        let connect = async {
-            loop {
-                match self.device_as(hardware_id, hardware_id).await {
-                    Err(refused) if refused.contains("ServiceUnavailable") => tokio::time::sleep(Duration::from_millis(5)).await,
-                    result => return result.unwrap(),
-                }
-            }
-        };
-        tokio::time::timeout(DEADLINE, connect).await.expect("a connection")
+        self.device_as(hardware_id, hardware_id).await.unwrap()
     }
 
     async fn device_as(&self, client_id: &str, hardware_id: &str) -> Result<Client, String> {
+        self.options(client_id, hardware_id).connect().await
+    }
+
+    fn options(&self, client_id: &str, hardware_id: &str) -> client::Options {
         let password = device_password(&key(), "default", hardware_id);
-        client::Options::new(self.broker.local_addr(), client_id)
-            .login(hardware_id, &password)
-            .connect()
-            .await
+        client::Options::new(self.broker.local_addr(), client_id).login(hardware_id, &password)
     }
 
     async fn admin(&self, client_id: &str) -> Client {

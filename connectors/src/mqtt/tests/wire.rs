@@ -133,18 +133,21 @@ async fn bytes_that_are_not_mqtt_end_the_connection() {
     );
 }
 
+fn tls_config(cert_file: &str) -> MqttConfig {
+    MqttConfig {
+        tls_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        tls_cert_file: Some(test_data(cert_file)),
+        tls_key_file: Some(test_data("key.pem")),
+        ..config()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tls_listener_speaks_the_same_as_the_plain_one() {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, ServerName};
 
-    let config = MqttConfig {
-        tls_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        tls_cert_file: Some(test_data("cert.pem")),
-        tls_key_file: Some(test_data("key.pem")),
-        ..config()
-    };
-    let house = House::with(config, secure()).await;
+    let house = House::with(tls_config("cert.pem"), secure()).await;
     let addr = house.broker.tls_addr().unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = rustls::RootCertStore::empty();
@@ -168,12 +171,7 @@ async fn the_tls_listener_speaks_the_same_as_the_plain_one() {
 
 #[tokio::test]
 async fn a_certificate_that_cannot_be_read_is_named() {
-    let config = MqttConfig {
-        tls_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        tls_cert_file: Some(test_data("absent.pem")),
-        tls_key_file: Some(test_data("key.pem")),
-        ..config()
-    };
+    let config = tls_config("absent.pem");
     let error = Broker::start(config, Arc::new(FakeLog::default()), secure()).await.err().unwrap();
     assert!(error.to_string().contains("absent.pem"), "{error}");
 }
