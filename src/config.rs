@@ -58,12 +58,12 @@ pub(crate) enum ConfigError {
         address: SocketAddr,
     },
     /// A key that another one makes necessary is not set.
-    #[error("{because} needs {key}")]
+    #[error("{because} needs {needs}")]
     KeyMissing {
         /// What makes it necessary.
         because: &'static str,
-        /// The key with its section.
-        key: &'static str,
+        /// The keys with their section, and what would be without them.
+        needs: &'static str,
     },
     /// A file that a key names cannot be read.
     #[error("{key} = {}: {reason}", file.display())]
@@ -288,7 +288,7 @@ impl Config {
         {
             return Err(ConfigError::KeyMissing {
                 because: "TLS of Flight SQL",
-                key: "both flight.tls_cert_file and flight.tls_key_file",
+                needs: "both flight.tls_cert_file and flight.tls_key_file",
             });
         }
         let closed = flight.tls_cert_file.is_some() && !self.insecure;
@@ -300,7 +300,7 @@ impl Config {
         if self.devices.unknown == UnknownDevices::Reject && self.devices.known_file.is_none() {
             return Err(ConfigError::KeyMissing {
                 because: "devices.unknown = \"reject\"",
-                key: "devices.known_file, or every message would be rejected",
+                needs: "devices.known_file, or every message would be rejected",
             });
         }
         self.mqtt.validate(self.insecure)?;

@@ -288,7 +288,7 @@ impl Pump<'_> {
                 .await?
                 .context("the checkpoint cannot be written")?;
             for (partition, offset) in (0..).zip(expired.unwrap_or_default()) {
-                // nothing is wrong with the street; the next checkpoint truncates as much and more
+                // nothing is wrong with the street; the next position to expire truncates as much and more
                 if let Err(error) = log.truncate_before(partition, offset).await {
                     tracing::warn!(partition, "the log keeps more than it has to: {error}");
                 }

@@ -53,6 +53,11 @@ impl Street {
     }
 }
 
+/// Waits `pause` out, unless `stop` turns true or nobody is left who could turn it.
+pub(crate) async fn told_to_stop_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::time::timeout(pause, stop.wait_for(|&stop| stop)).await.is_ok()
+}
+
 fn keep_running(
     parts: &(impl Fn() -> anyhow::Result<Parts> + Send),
     runtime: &tokio::runtime::Handle,
@@ -76,10 +81,7 @@ fn keep_running(
         );
         metrics::counter!("flexmeter_street_restarts_total").increment(1);
         *trouble.lock() = Some(format!("{error:#}"));
-        // An answer, or nobody left who could ask us to stop: both end the wait before its time.
-        let mut stop = stop.clone();
-        let told_to_stop = async { tokio::time::timeout(pause, stop.wait_for(|&stop| stop)).await.is_ok() };
-        if runtime.block_on(told_to_stop) {
+        if runtime.block_on(told_to_stop_within(pause, &mut stop.clone())) {
             return;
         }
         pause = (pause * 2).min(PAUSE_MAX);

@@ -29,7 +29,7 @@ use crate::cli::Role;
 use crate::config::{Config, ConfigError, UnknownDevices};
 use crate::pipeline::{self, Parts, Progress};
 use crate::secrets::Secrets;
-use crate::supervision::Street;
+use crate::supervision::{Street, told_to_stop_within};
 
 /// How long a clean stop may take before we leave anyway.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -428,11 +428,7 @@ fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::Unkno
 /// Moves the log time of every partition on. Not only while nothing comes in: log time is each partition's own, and one that hears of
 /// no device must still close its windows while another is busy.
 async fn beat(log: Arc<dyn InboundLog>, every: Duration, mut stopped: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            _ = stopped.wait_for(|&stopped| stopped) => return,
-        }
+    while !told_to_stop_within(every, &mut stopped).await {
         if let Err(error) = log.heartbeat().await {
             tracing::warn!("no heartbeat: {error}");
         }
@@ -441,11 +437,8 @@ async fn beat(log: Arc<dyn InboundLog>, every: Duration, mut stopped: watch::Rec
 
 /// Folds the samples of histograms together, which otherwise happens only when somebody asks for `/metrics`.
 async fn keep_metrics_small(metrics: PrometheusHandle, mut stopped: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(METRICS_UPKEEP_EVERY) => metrics.run_upkeep(),
-            _ = stopped.wait_for(|&stopped| stopped) => return,
-        }
+    while !told_to_stop_within(METRICS_UPKEEP_EVERY, &mut stopped).await {
+        metrics.run_upkeep();
     }
 }
 

@@ -172,27 +172,13 @@ impl Judge<'_> {
         let device = self.device(place, matches!(message.body, Body::Register { .. }))?;
         let index = device.index;
         let received_at = record.received_at;
+        let n_rejections_before = self.judged.rows.rejections.len();
+        if let Body::Measurements { bad, .. } = &message.body {
+            self.push_bad_measurements(place, Some(&device.hardware_id), bad);
+        }
         let rows = &mut self.judged.rows;
-        let n_rejections_before = rows.rejections.len();
         let kind = match &message.body {
-            Body::Measurements { good, bad } => {
-                let tenant = device.tenant.clone();
-                let hardware_id = device.hardware_id.clone();
-                let payload = match bad.len() {
-                    0 => String::new(),
-                    n => rejected_payload(place.payload, n),
-                };
-                for bad in *bad {
-                    rows.rejections.push(RejectionRow {
-                        tenant: tenant.clone(),
-                        hardware_id: Some(hardware_id.clone()),
-                        reason: bad.reason,
-                        detail: bad.detail.clone(),
-                        payload: payload.clone(),
-                        received_at,
-                        offset,
-                    });
-                }
+            Body::Measurements { good, .. } => {
                 if good.is_empty() {
                     Kind::Empty
                 } else {
@@ -327,24 +313,35 @@ impl Judge<'_> {
     /// Files a message whose measurements are all bad: it is rejected as a whole, with one row for each.
     fn refuse_measurements(&mut self, place: Place<'_>, bad: &[BadMeasurement]) {
         let hardware_id = HardwareId::new(place.record.hardware_id).ok();
-        let payload = rejected_payload(place.payload, bad.len());
-        for bad in bad {
-            self.push_rejection(place, hardware_id.clone(), bad.reason, bad.detail.clone(), payload.clone());
-        }
+        self.push_bad_measurements(place, hardware_id.as_ref(), bad);
         self.push_rejected_verdict(place, bad.len() as u32);
+    }
+
+    fn push_bad_measurements(&mut self, place: Place<'_>, hardware_id: Option<&HardwareId>, bad: &[BadMeasurement]) {
+        for measurement in bad {
+            let detail = measurement.detail.clone();
+            self.push_rejection(place, hardware_id.cloned(), measurement.reason, detail, bad.len());
+        }
     }
 
     fn refuse(&mut self, place: Place<'_>, refusal: Refusal) {
         let hardware_id = HardwareId::new(place.record.hardware_id)
             .ok()
             .or_else(|| HardwareId::new(refusal.hardware_id.as_deref()?).ok());
-        let payload = rejected_payload(place.payload, 1);
-        self.push_rejection(place, hardware_id, refusal.reason, refusal.detail, payload);
+        self.push_rejection(place, hardware_id, refusal.reason, refusal.detail, 1);
         self.push_rejected_verdict(place, 1);
     }
 
-    fn push_rejection(&mut self, place: Place<'_>, hardware_id: Option<HardwareId>, reason: ReasonCode, detail: String, payload: String) {
+    fn push_rejection(
+        &mut self,
+        place: Place<'_>,
+        hardware_id: Option<HardwareId>,
+        reason: ReasonCode,
+        detail: String,
+        n_of_message: usize,
+    ) {
         let tenant = self.tenant_id(place.tenant);
+        let payload = rejected_payload(place.payload, n_of_message);
         let (received_at, offset) = (place.record.received_at, place.offset);
         self.judged.rows.rejections.push(RejectionRow {
             tenant,

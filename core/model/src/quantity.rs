@@ -342,12 +342,14 @@ mod tests {
 
     #[test]
     fn the_vocabulary_is_the_published_table() {
+        use std::io::Write as _;
+
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/identifiers.csv");
         let Ok(csv) = std::fs::read_to_string(path) else {
             // past the test runner, which swallows what a passing test prints
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("SKIPPED the_vocabulary_is_the_published_table: {path} is not there\n").as_bytes(),
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED the_vocabulary_is_the_published_table: {path} is not there"
             );
             return;
         };
