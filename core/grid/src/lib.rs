@@ -1,0 +1,19 @@
+//! The grid engine: power flow and state estimation of distribution grids, radial or weakly meshed, symmetric or three-phase.
+//!
+//! It is handed a [`network::Network`] (from a power-grid-model dataset or a grid bundle) and numbers, and gives numbers back. It
+//! never reads a file, looks at a clock, starts a thread or draws a random number: the same input gives the same answer.
+//!
+//! Start reading in `elimination` (why leaves go first), then `power_flow`; `docs/algorithms/` has the equations.
+
+mod admittance;
+mod elimination;
+pub mod error;
+mod model;
+pub mod network;
+pub mod pgm;
+pub mod power_flow;
+pub mod topology;
+
+pub use error::GridError;
+pub use model::BASE_POWER_VA;
+pub use nalgebra::Complex;

@@ -1,0 +1,294 @@
+//! Power flow: the voltages that given loads lead to.
+//!
+//! The grid's linear part (lines, transformers, shunts, sources behind their impedance) is factorized once per topology; what the
+//! loads draw at the last voltages is the right-hand side. On a tree the two sweeps of one solution are the backward-forward sweep of
+//! Shirmohammadi et al.; loops are part of the factorization. Where that iteration does not contract (heavy constant-power loads,
+//! loads of constant impedance that dwarf the source) Newton's method takes over; if that does not converge either, there is most
+//! likely no solution.
+//!
+//! # Source
+//! D. Shirmohammadi, H. W. Hong, A. Semlyen, G. X. Luo, "A compensation-based power flow method for weakly meshed distribution and
+//! transmission networks", IEEE Trans. Power Systems 3(2), 1988.
+
+mod newton;
+mod sweep;
+
+use crate::admittance::{Admittance, add};
+use crate::elimination::NONE;
+use crate::error::GridError;
+use crate::model::{BASE_POWER_VA, C64, balanced, source_admittance, source_voltage, to_phases, to_sequences};
+use crate::network::{Appliance, LoadKind, Network, PerPhase};
+use sweep::Sweep;
+
+/// How a power flow is solved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Method {
+    /// Sweeps, then Newton's method if they do not converge.
+    #[default]
+    Auto,
+    /// Sweeps only.
+    Sweep,
+    /// Newton's method only.
+    Newton,
+}
+
+/// What an iteration is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// It ends when no voltage changes by more than this, per unit.
+    pub tolerance_pu: f64,
+    /// Most iterations.
+    pub iterations_max: usize,
+    /// How to solve.
+    pub method: Method,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tolerance_pu: 1e-8,
+            iterations_max: 50,
+            method: Method::Auto,
+        }
+    }
+}
+
+/// How an iteration ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Convergence {
+    /// Iterations made.
+    pub iterations: usize,
+    /// The last change of a voltage, per unit.
+    pub step_pu: f64,
+}
+
+/// Loads at one position that are not of constant power.
+#[derive(Debug, Clone, Copy)]
+struct VoltageDependent<const N: usize> {
+    position: u32,
+    /// Power at rated voltage that follows the voltage.
+    current: [C64; N],
+    /// Power at rated voltage that follows its square.
+    impedance: [C64; N],
+}
+
+/// The power flow of a network; `N` is 1 for the symmetric, 3 for the asymmetric calculation.
+#[derive(Debug, Clone)]
+pub struct PowerFlow<const N: usize> {
+    pub(crate) admittance: Admittance<N>,
+    sweep: Sweep<N>,
+    /// Voltages by position, symmetrical components.
+    voltage: Vec<[C64; N]>,
+    /// Injections of constant power by position, phases.
+    power: Vec<[C64; N]>,
+    voltage_dependent: Vec<VoltageDependent<N>>,
+    /// Currents of the sources' voltages by position.
+    source_current: Vec<(u32, [C64; N])>,
+    /// The sources' admittances by position.
+    source_admittance: Vec<(u32, [C64; N])>,
+    /// Voltages without load: where a flat start begins.
+    no_load: Vec<[C64; N]>,
+}
+
+/// Power flow of the positive sequence.
+pub type SymmetricPowerFlow = PowerFlow<1>;
+/// Power flow of the three phases.
+pub type AsymmetricPowerFlow = PowerFlow<3>;
+
+impl<const N: usize> PowerFlow<N> {
+    /// Prepares a network as its switches stand and factorizes it.
+    ///
+    /// # Errors
+    /// [`GridError::MissingAttribute`] for loads without power, sources without voltage, lines without zero sequence (asymmetric);
+    /// [`GridError::Singular`] where a zero sequence has no path to ground.
+    pub fn new(network: &Network) -> Result<Self, GridError> {
+        let admittance = Admittance::new(network)?;
+        let mut diagonal = admittance.diagonal.clone();
+        let (mut source_current, mut source_admittances) = (Vec::new(), Vec::new());
+        for source in network.sources.iter().filter(|source| source.connected) {
+            let position = admittance.order.position[source.node];
+            let (y, u) = (source_admittance::<N>(source), source_voltage::<N>(source)?);
+            add(&mut diagonal[position as usize], &y);
+            source_current.push((position, std::array::from_fn(|k| y[k] * u[k])));
+            source_admittances.push((position, y));
+        }
+        let sweep = Sweep::new(network, &admittance, &diagonal)?;
+        let n = admittance.order.len();
+        let mut power_flow = Self {
+            admittance,
+            sweep,
+            voltage: Vec::new(),
+            power: vec![[C64::ZERO; N]; n],
+            voltage_dependent: Vec::new(),
+            source_current,
+            source_admittance: source_admittances,
+            no_load: vec![balanced::<N>(); n],
+        };
+        let mut no_load = std::mem::take(&mut power_flow.no_load);
+        power_flow.sweep.solve_without_load(&power_flow.source_current, &mut no_load);
+        power_flow.voltage.clone_from(&no_load);
+        power_flow.no_load = no_load;
+        power_flow.set_loads(network)?;
+        Ok(power_flow)
+    }
+
+    /// Takes the loads' and generators' set points over from the network, whose switches must stand as they did in [`Self::new`].
+    ///
+    /// # Errors
+    /// [`GridError::MissingAttribute`] for one without power.
+    pub fn set_loads(&mut self, network: &Network) -> Result<(), GridError> {
+        self.power.fill([C64::ZERO; N]);
+        self.voltage_dependent.clear();
+        for appliance in network.appliances.iter().filter(|appliance| appliance.connected) {
+            let position = self.admittance.order.position[appliance.node];
+            if position == NONE {
+                continue;
+            }
+            let power = injection::<N>(appliance)?;
+            match appliance.kind {
+                LoadKind::ConstantPower => add(&mut self.power[position as usize], &power),
+                kind => {
+                    let zero = [C64::ZERO; N];
+                    let is_current = kind == LoadKind::ConstantCurrent;
+                    self.voltage_dependent.push(VoltageDependent {
+                        position,
+                        current: if is_current { power } else { zero },
+                        impedance: if is_current { zero } else { power },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Solves from the no-load voltages.
+    ///
+    /// # Errors
+    /// [`GridError::NotConverged`], most often for a load that the grid cannot carry.
+    pub fn solve(&mut self, options: &Options) -> Result<Convergence, GridError> {
+        self.voltage.clone_from(&self.no_load);
+        self.resolve(options)
+    }
+
+    /// Solves from the last solution: a step or three less when little has changed.
+    ///
+    /// # Errors
+    /// As [`Self::solve`].
+    pub fn resolve(&mut self, options: &Options) -> Result<Convergence, GridError> {
+        if options.method != Method::Newton {
+            match self.sweeps(options) {
+                Err(error) if options.method == Method::Sweep => return Err(error),
+                Ok(convergence) => return Ok(convergence),
+                Err(_) => self.voltage.clone_from(&self.no_load),
+            }
+        }
+        newton::solve(self, options)
+    }
+
+    fn sweeps(&mut self, options: &Options) -> Result<Convergence, GridError> {
+        let (mut step_pu, mut best) = (f64::INFINITY, f64::INFINITY);
+        let mut iterations = 0;
+        while step_pu > options.tolerance_pu {
+            // a step that is not a number, or has not shrunk for long, will not
+            let hopeless = step_pu.is_nan() || (iterations > 10 && step_pu > best * 2.0);
+            if iterations == options.iterations_max || hopeless {
+                return Err(GridError::NotConverged {
+                    what: "power flow by sweeps",
+                    step_pu,
+                    tolerance_pu: options.tolerance_pu,
+                    iterations,
+                    remedy: "use Newton's method",
+                });
+            }
+            best = best.min(step_pu);
+            step_pu = self
+                .sweep
+                .step(&self.power, &self.voltage_dependent, &self.source_current, &mut self.voltage);
+            iterations += 1;
+        }
+        match step_pu.is_nan() {
+            false => Ok(Convergence { iterations, step_pu }),
+            true => Err(GridError::NotConverged {
+                what: "power flow by sweeps",
+                step_pu,
+                tolerance_pu: options.tolerance_pu,
+                iterations,
+                remedy: "use Newton's method",
+            }),
+        }
+    }
+
+    /// Voltage of a node, phases (the one of the positive sequence, if symmetric), per unit of phase to ground; `None` without supply.
+    pub fn voltage_pu(&self, node: usize) -> Option<[C64; N]> {
+        let position = *self.admittance.order.position.get(node)?;
+        (position != NONE).then(|| to_phases(&self.voltage[position as usize]))
+    }
+
+    /// Power that a load or generator exchanges, phases, positive into the grid, per unit; zero without supply.
+    ///
+    /// # Errors
+    /// [`GridError::MissingAttribute`] for one without power.
+    pub fn injection_pu(&self, appliance: &Appliance) -> Result<[C64; N], GridError> {
+        let Some(voltage) = self.voltage_pu(appliance.node).filter(|_| appliance.connected) else {
+            return Ok([C64::ZERO; N]);
+        };
+        let power = injection::<N>(appliance)?;
+        Ok(std::array::from_fn(|k| {
+            let u = voltage[k].norm();
+            match appliance.kind {
+                LoadKind::ConstantPower => power[k],
+                LoadKind::ConstantCurrent => power[k] * u,
+                LoadKind::ConstantImpedance => power[k] * u * u,
+            }
+        }))
+    }
+
+    /// The connections that were solved.
+    pub fn topology(&self) -> &crate::topology::Topology {
+        &self.admittance.topology
+    }
+}
+
+/// Set point of an appliance by phase, positive into the grid, per unit.
+pub(crate) fn injection<const N: usize>(appliance: &Appliance) -> Result<[C64; N], GridError> {
+    let p = phases_pu::<N>(appliance.p_w);
+    let q = phases_pu::<N>(appliance.q_var);
+    for (values, attribute) in [(p, "p_specified"), (q, "q_specified")] {
+        if values.iter().any(|value| value.is_nan()) {
+            return Err(GridError::MissingAttribute {
+                component: appliance.component(),
+                id: appliance.id,
+                attribute,
+            });
+        }
+    }
+    let sign = if appliance.is_generator { 1.0 } else { -1.0 };
+    Ok(std::array::from_fn(|k| C64::new(p[k], q[k]) * sign))
+}
+
+/// A power by phase, per unit of the phase's base: the total spread evenly, or the mean of the phases.
+pub(crate) fn phases_pu<const N: usize>(power: PerPhase) -> [f64; N] {
+    std::array::from_fn(|k| match (power, N) {
+        (PerPhase::Symmetric(total), _) => total / BASE_POWER_VA,
+        (PerPhase::Phases(phases), 1) => phases.iter().sum::<f64>() / BASE_POWER_VA,
+        (PerPhase::Phases(phases), _) => phases[k] * 3.0 / BASE_POWER_VA,
+    })
+}
+
+/// Current that appliances inject at a voltage, both in symmetrical components.
+#[inline(always)]
+fn constant_power_current<const N: usize>(power: &[C64; N], voltage: &[C64; N]) -> [C64; N] {
+    let u = to_phases(voltage);
+    // conj(s / u)
+    to_sequences(&std::array::from_fn(|k| power[k].conj() * u[k] * u[k].norm_sqr().recip()))
+}
+
+impl<const N: usize> VoltageDependent<N> {
+    fn current(&self, voltage: &[C64; N]) -> [C64; N] {
+        let u = to_phases(voltage);
+        to_sequences(&std::array::from_fn(|k| {
+            self.current[k].conj() * u[k] / u[k].norm() + self.impedance[k].conj() * u[k]
+        }))
+    }
+}
