@@ -194,10 +194,10 @@ fn transformer_two_port<const N: usize>(branch: &Branch, transformer: &Transform
         C64::new(g, -(y_abs * y_abs - g * g).max(0.0).sqrt()) * z_base[1]
     };
     let shunt = shunt_of(transformer.i0, transformer.p0_w);
-    let shunt_0 = shunt_of(
-        transformer.i0_zero_sequence.unwrap_or(transformer.i0),
-        transformer.p0_zero_sequence_w.unwrap_or(transformer.p0_w),
-    );
+    // without a loss of its own, the zero sequence's no-load current adds what it loses in the windings
+    let i0_zero = transformer.i0_zero_sequence.unwrap_or(transformer.i0);
+    let p0_zero = transformer.p0_w + pk * (i0_zero.powi(2) - transformer.i0.powi(2));
+    let shunt_0 = shunt_of(i0_zero, transformer.p0_zero_sequence_w.unwrap_or(p0_zero));
     let turn = f64::from(transformer.clock) * std::f64::consts::FRAC_PI_6;
     let grounding: [C64; 2] = std::array::from_fn(|side| {
         let [r, x] = transformer.z_grounding_ohm[side];
