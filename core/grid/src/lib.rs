@@ -8,6 +8,7 @@
 mod admittance;
 mod elimination;
 pub mod error;
+pub mod estimation;
 mod model;
 pub mod network;
 pub mod pgm;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use flexmeter_grid::Complex;
+use flexmeter_grid::estimation::{EstimateOptions, Estimator};
 use flexmeter_grid::network::Network;
 use flexmeter_grid::pgm::{Dataset, DatasetKind};
 use flexmeter_grid::power_flow::{Method, Options, PowerFlow};
@@ -104,6 +105,20 @@ fn power_flow<const N: usize>(case: &Case, check: &Check, method: Method) -> f64
     case.distance(check, &network, |node| flow.voltage_pu(node))
 }
 
+fn estimate<const N: usize, const B: usize>(case: &Case, check: &Check) -> f64 {
+    let network = case.network(check);
+    let options = EstimateOptions {
+        tolerance_pu: 1e-10,
+        ..EstimateOptions::default()
+    };
+    let mut estimator = Estimator::<N, B>::new(&network, options).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+    match estimator.estimate() {
+        Ok(convergence) => println!("{convergence:?}"),
+        Err(error) => println!("{}: {error}", case.name()),
+    }
+    case.distance(check, &network, |node| estimator.voltage_pu(node))
+}
+
 fn check_all(calculation: &str, solve: impl Fn(&Case, &Check) -> f64) {
     let mut failures = Vec::new();
     let mut references: HashMap<String, usize> = HashMap::new();
@@ -137,5 +152,13 @@ fn newtons_method_finds_the_same_voltages() {
     check_all("power_flow", |case, check| match check.symmetric {
         true => power_flow::<1>(case, check, Method::Newton),
         false => power_flow::<3>(case, check, Method::Newton),
+    });
+}
+
+#[test]
+fn estimates_agree_with_an_independent_program() {
+    check_all("estimate", |case, check| match check.symmetric {
+        true => estimate::<1, 4>(case, check),
+        false => estimate::<3, 12>(case, check),
     });
 }

@@ -250,6 +250,22 @@ impl<const N: usize> PowerFlow<N> {
     }
 }
 
+/// Voltages without load by position, symmetrical components; a source without reference voltage counts as one per unit.
+pub(crate) fn no_load_voltages<const N: usize>(network: &Network, admittance: &Admittance<N>) -> Result<Vec<[C64; N]>, GridError> {
+    let mut diagonal = admittance.diagonal.clone();
+    let mut currents = Vec::new();
+    for source in network.sources.iter().filter(|source| source.connected) {
+        let position = admittance.order.position[source.node];
+        let y = source_admittance::<N>(source);
+        let u = source_voltage::<N>(source).unwrap_or_else(|_| balanced::<N>());
+        add(&mut diagonal[position as usize], &y);
+        currents.push((position, std::array::from_fn(|k| y[k] * u[k])));
+    }
+    let mut voltage = vec![balanced::<N>(); admittance.order.len()];
+    Sweep::new(network, admittance, &diagonal)?.solve_without_load(&currents, &mut voltage);
+    Ok(voltage)
+}
+
 /// Set point of an appliance by phase, positive into the grid, per unit.
 pub(crate) fn injection<const N: usize>(appliance: &Appliance) -> Result<[C64; N], GridError> {
     let p = phases_pu::<N>(appliance.p_w);

@@ -1,0 +1,532 @@
+//! The estimate's equations, their factorization, and one step of the iteration.
+//!
+//! Unknown are, at each node, the voltages `V` and the multipliers `ν` of its injection (Hachtel's augmented form). The matrix has the
+//! grid's own pattern. Between two nodes stand only constant admittances, so for a pair of neighbours nothing but `N` complex numbers
+//! is kept; a full block is needed where a flow sensor couples their voltages, or where eliminating a node of a loop has filled in.
+//!
+//! The factorization may be of an earlier state: each step solves with it against the exact equations of the present state, so an old
+//! factorization costs steps, never accuracy.
+
+use super::block::{
+    Block, Column, add_multiplier, add_voltage, invert, multiply, multiply_transposed, multipliers, product, product_transposed, subtract,
+    voltages, zero,
+};
+use super::local::{
+    AngleReference, add_reference_derivative, add_voltage_derivative, injection, injection_derivative, reference_gradient, voltage_gradient,
+};
+use super::readings::{Injection, Readings};
+use crate::admittance::Admittance;
+use crate::elimination::{Elimination, NONE};
+use crate::model::C64;
+
+/// A pair of neighbours, seen from the one eliminated first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot<const N: usize> {
+    /// Position of the later neighbour.
+    pub(super) later: u32,
+    /// Index of the full block, if there is one.
+    pub(super) dense: u32,
+    /// Current into the earlier node per voltage of the later one; zero if the earlier node's injection is free.
+    pub(super) upper: [C64; N],
+    /// Current into the later node per voltage of the earlier one; zero if the later node's injection is free.
+    pub(super) lower: [C64; N],
+}
+
+/// What belongs to one position, together for the sake of the cache.
+#[derive(Debug, Clone, Copy)]
+struct Row<const N: usize> {
+    /// First slot; on a tree the only one.
+    slot: Slot<N>,
+    /// How many slots follow in [`Gain::more`].
+    n_more: u32,
+    /// Where they start.
+    more: u32,
+    /// Current into the node per own voltage; zero if its injection is free.
+    own: [C64; N],
+    injection: Injection<N>,
+}
+
+/// The system and its factors.
+#[derive(Debug, Clone)]
+pub(super) struct Gain<const N: usize, const B: usize> {
+    pub(super) order: Elimination,
+    rows: Vec<Row<N>>,
+    more: Vec<Slot<N>>,
+    /// Whether a node's injection is free: not measured and not known to be zero.
+    free: Vec<bool>,
+    /// Inverse pivots.
+    pub(super) inverse: Vec<Block<B>>,
+    /// Full blocks (row: earlier, column: later node) with what has been filled in.
+    pub(super) dense: Vec<Block<B>>,
+    /// Slot of each full block.
+    dense_slots: Vec<u32>,
+    pub(super) references: Vec<AngleReference>,
+    /// Right-hand sides as they gather; zero between two steps.
+    gathered: Vec<Column<B>>,
+    /// Forward half of a step, then the step.
+    pub(super) step: Vec<Column<B>>,
+}
+
+/// A pivot without inverse, at this position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SingularAt(pub(super) usize);
+
+impl<const N: usize, const B: usize> Gain<N, B> {
+    /// Lays out the system. `free` are the nodes whose injection the estimate leaves open.
+    pub(super) fn new(admittance: &Admittance<N>, readings: &Readings<N>, free: Vec<bool>, references: Vec<AngleReference>) -> Self {
+        let order = admittance.order.clone();
+        let mut is_dense = vec![false; order.later.len()];
+        for &slot in order.pair_slots.iter().filter(|&&slot| slot != NONE) {
+            is_dense[slot as usize] = true;
+        }
+        for flow in readings.flows.iter().filter(|flow| flow.far != flow.near) {
+            if let Some(slot) = order.slot_between(flow.near, flow.far) {
+                is_dense[slot] = true;
+            }
+        }
+        let dense_slots: Vec<u32> = (0..is_dense.len() as u32).filter(|&slot| is_dense[slot as usize]).collect();
+        let mut dense_of = vec![NONE; is_dense.len()];
+        for (index, &slot) in dense_slots.iter().enumerate() {
+            dense_of[slot as usize] = index as u32;
+        }
+        let zero_y = [C64::ZERO; N];
+        let mut more = Vec::new();
+        let rows = (0..order.len())
+            .map(|i| {
+                let mut slots = order.slots(i).map(|slot| Slot {
+                    later: order.later[slot],
+                    dense: dense_of[slot],
+                    upper: if free[i] { zero_y } else { admittance.upper[slot] },
+                    lower: if free[order.later[slot] as usize] { zero_y } else { admittance.lower[slot] },
+                });
+                let first = slots.next().unwrap_or(Slot {
+                    later: NONE,
+                    dense: NONE,
+                    upper: zero_y,
+                    lower: zero_y,
+                });
+                let start = more.len();
+                more.extend(slots);
+                Row {
+                    slot: first,
+                    n_more: (more.len() - start) as u32,
+                    more: start as u32,
+                    own: if free[i] { zero_y } else { admittance.diagonal[i] },
+                    injection: readings.injections[i],
+                }
+            })
+            .collect();
+        let n = order.len();
+        Self {
+            rows,
+            more,
+            free,
+            inverse: vec![zero(); n],
+            dense: vec![zero(); dense_slots.len()],
+            dense_slots,
+            references,
+            gathered: vec![[0.0; B]; n],
+            step: vec![[0.0; B]; n],
+            order,
+        }
+    }
+
+    pub(super) fn is_free(&self, position: usize) -> bool {
+        self.free[position]
+    }
+
+    pub(super) fn injection(&self, position: usize) -> &Injection<N> {
+        &self.rows[position].injection
+    }
+
+    pub(super) fn injection_mut(&mut self, position: usize) -> &mut Injection<N> {
+        &mut self.rows[position].injection
+    }
+
+    pub(super) fn slot(&self, position: usize, nth: usize) -> &Slot<N> {
+        let row = &self.rows[position];
+        match nth {
+            0 => &row.slot,
+            _ => &self.more[row.more as usize + nth - 1],
+        }
+    }
+
+    pub(super) fn n_slots(&self, position: usize) -> usize {
+        self.order.slots(position).len()
+    }
+
+    /// Factorizes at a state. See [`injection_derivative`] for `gauss_newton`.
+    ///
+    /// # Errors
+    /// The position where the elimination broke down.
+    pub(super) fn factorize(&mut self, readings: &Readings<N>, x: &[Column<B>], gauss_newton: bool) -> Result<(), SingularAt> {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || self.factorize_here(readings, x, gauss_newton),
+        )
+    }
+
+    #[inline(always)]
+    fn factorize_here(&mut self, readings: &Readings<N>, x: &[Column<B>], gauss_newton: bool) -> Result<(), SingularAt> {
+        self.assemble(readings, x, gauss_newton);
+        for i in 0..self.rows.len() {
+            self.eliminate(i)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the blocks that depend on the state together, in place of the inverse pivots.
+    #[inline(always)]
+    fn assemble(&mut self, readings: &Readings<N>, x: &[Column<B>], gauss_newton: bool) {
+        for i in 0..self.rows.len() {
+            self.inverse[i] = self.own_block(i, &x[i], gauss_newton);
+        }
+        for voltage in &readings.voltages {
+            let v = voltages(&x[voltage.position]);
+            add_voltage_derivative(voltage, &v, gauss_newton, &mut self.inverse[voltage.position]);
+        }
+        for reference in &self.references {
+            let v: [C64; N] = voltages(&x[reference.position]);
+            add_reference_derivative(reference, &v, &mut self.inverse[reference.position]);
+        }
+        for (index, &slot) in self.dense_slots.iter().enumerate() {
+            let later = self.order.later[slot as usize] as usize;
+            let first = self.order.start.partition_point(|&start| start <= slot) - 1;
+            let nth = slot as usize - self.order.slots(first).start;
+            debug_assert_eq!(self.slot(first, nth).later as usize, later);
+            self.dense[index] = coupling(self.slot(first, nth));
+        }
+        for flow in &readings.flows {
+            let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
+            let jacobian = flow.jacobian::<B>(&at);
+            add_block(&mut self.inverse[flow.near], &flow.curvature(&jacobian.near, &jacobian.near));
+            if flow.far == flow.near {
+                continue;
+            }
+            add_block(&mut self.inverse[flow.far], &flow.curvature(&jacobian.far, &jacobian.far));
+            let (first, second) = match flow.near < flow.far {
+                true => (&jacobian.near, &jacobian.far),
+                false => (&jacobian.far, &jacobian.near),
+            };
+            if let Some(slot) = self.order.slot_between(flow.near, flow.far)
+                && let Ok(index) = self.dense_slots.binary_search(&(slot as u32))
+            {
+                add_block(&mut self.dense[index], &flow.curvature(first, second));
+            }
+        }
+    }
+
+    /// The injection's part of a pivot.
+    #[inline(always)]
+    fn own_block(&self, i: usize, x: &Column<B>, gauss_newton: bool) -> Block<B> {
+        if self.free[i] {
+            let mut block = zero();
+            for k in 2 * N..B {
+                block[k][k] = -1.0;
+            }
+            return block;
+        }
+        let row = &self.rows[i];
+        let mut block = injection_derivative::<N, B>(&row.injection, &voltages(x), &multipliers(x), gauss_newton);
+        for k in 0..N {
+            let (v, nu, y) = (2 * k, 2 * (N + k), row.own[k]);
+            // -Y in the rows of the injection, -Y' in those of the voltage
+            for (column, re, im) in [(v, y.re, y.im), (v + 1, -y.im, y.re)] {
+                block[column][nu] -= re;
+                block[column][nu + 1] -= im;
+                block[nu][column] -= re;
+                block[nu + 1][column] -= im;
+            }
+        }
+        block
+    }
+
+    /// Inverts the pivot of a position and takes it out of its later neighbours.
+    #[inline(always)]
+    fn eliminate(&mut self, i: usize) -> Result<(), SingularAt> {
+        let inverse = invert(&self.inverse[i]).ok_or(SingularAt(i))?;
+        self.inverse[i] = inverse;
+        let row = &self.rows[i];
+        if row.slot.later == NONE {
+            return Ok(());
+        }
+        if row.n_more == 0 && row.slot.dense == NONE {
+            let update = structured_update(&inverse, &row.slot);
+            subtract(&mut self.inverse[row.slot.later as usize], &update);
+            return Ok(());
+        }
+        let n_slots = self.n_slots(i);
+        for a in 0..n_slots {
+            let slot_a = *self.slot(i, a);
+            let block_a = self.full_block(&slot_a);
+            subtract(
+                &mut self.inverse[slot_a.later as usize],
+                &product_transposed(&block_a, &product(&inverse, &block_a)),
+            );
+            for b in a + 1..n_slots {
+                let block_b = self.full_block(self.slot(i, b));
+                let filled = self.order.pair_slot(i, n_slots, a, b);
+                if let Ok(index) = self.dense_slots.binary_search(&(filled as u32)) {
+                    let update = product_transposed(&block_a, &product(&inverse, &block_b));
+                    subtract(&mut self.dense[index], &update);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The block of a slot, whichever way it is kept.
+    #[inline(always)]
+    pub(super) fn full_block(&self, slot: &Slot<N>) -> Block<B> {
+        match slot.dense {
+            NONE => coupling(slot),
+            index => self.dense[index as usize],
+        }
+    }
+
+    /// One step of the iteration, and how far it went: the largest change of a node's voltages, per unit (2-norm).
+    pub(super) fn step(&mut self, readings: &Readings<N>, x: &mut [Column<B>]) -> f64 {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                self.gather(readings, x);
+                self.to_root(x);
+                self.from_root(x)
+            },
+        )
+    }
+
+    /// What readings of voltages and flows pull at.
+    #[inline(always)]
+    fn gather(&mut self, readings: &Readings<N>, x: &[Column<B>]) {
+        for voltage in &readings.voltages {
+            let gradient = voltage_gradient(voltage, &voltages(&x[voltage.position]));
+            for k in 0..N {
+                add_voltage::<N, B>(&mut self.gathered[voltage.position], k, -gradient[k]);
+            }
+        }
+        for reference in &self.references {
+            let gradient = reference_gradient::<N>(reference, &voltages(&x[reference.position]));
+            for k in 0..N {
+                add_voltage::<N, B>(&mut self.gathered[reference.position], k, -gradient[k]);
+            }
+        }
+        for flow in &readings.flows {
+            let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
+            let (near, far) = flow.gradients::<B>(&at);
+            for row in 0..2 * N {
+                self.gathered[flow.near][row] -= near[row];
+                self.gathered[flow.far][row] -= far[row];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn to_root(&mut self, x: &[Column<B>]) {
+        let n = self.rows.len();
+        let (rows, inverse, x) = (&self.rows[..n], &self.inverse[..n], &x[..n]);
+        let (gathered, step) = (&mut self.gathered[..n], &mut self.step[..n]);
+        for i in 0..n {
+            let row = &rows[i];
+            let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[i]), multipliers(&x[i]));
+            let mut rest = gathered[i];
+            gathered[i] = [0.0; B];
+            subtract_own(row, &v, &nu, &mut rest);
+            if row.slot.later != NONE {
+                subtract_neighbour(&row.slot, &x[row.slot.later as usize], &mut rest);
+            }
+            for slot in &self.more[row.more as usize..(row.more + row.n_more) as usize] {
+                subtract_neighbour(slot, &x[slot.later as usize], &mut rest);
+            }
+            let half = multiply(&inverse[i], &rest);
+            step[i] = half;
+            if row.slot.later != NONE {
+                pass_on::<N, B>(&row.slot, &self.dense, &v, &nu, &half, &mut gathered[row.slot.later as usize]);
+            }
+            for slot in &self.more[row.more as usize..(row.more + row.n_more) as usize] {
+                pass_on::<N, B>(slot, &self.dense, &v, &nu, &half, &mut gathered[slot.later as usize]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn from_root(&mut self, x: &mut [Column<B>]) -> f64 {
+        let n = self.rows.len();
+        let (rows, inverse, step, x) = (&self.rows[..n], &self.inverse[..n], &mut self.step[..n], &mut x[..n]);
+        let mut largest = 0.0;
+        for i in (0..n).rev() {
+            let row = &rows[i];
+            if row.slot.later != NONE {
+                let mut pulled = pull::<N, B>(&row.slot, &self.dense, &step[row.slot.later as usize]);
+                for slot in &self.more[row.more as usize..(row.more + row.n_more) as usize] {
+                    let from_there = pull::<N, B>(slot, &self.dense, &step[slot.later as usize]);
+                    for row in 0..B {
+                        pulled[row] += from_there[row];
+                    }
+                }
+                let change = multiply(&inverse[i], &pulled);
+                for row in 0..B {
+                    step[i][row] += change[row];
+                }
+            }
+            let mut size = 0.0;
+            for row in 0..B {
+                x[i][row] += step[i][row];
+                if row < 2 * N {
+                    size += step[i][row] * step[i][row];
+                }
+            }
+            // NaN must win
+            largest = if size <= largest { largest } else { size };
+        }
+        largest.sqrt()
+    }
+}
+
+/// The node's own equations, with the sign of a right-hand side.
+#[inline(always)]
+fn subtract_own<const N: usize, const B: usize>(row: &Row<N>, v: &[C64; N], nu: &[C64; N], rest: &mut Column<B>) {
+    let (f1, f2) = injection(&row.injection, v, nu);
+    for k in 0..N {
+        add_voltage::<N, B>(rest, k, row.own[k].conj() * nu[k] - f1[k]);
+        add_multiplier::<N, B>(rest, k, row.own[k] * v[k] - f2[k]);
+    }
+}
+
+/// What the later neighbour contributes to the equations of the earlier one.
+#[inline(always)]
+fn subtract_neighbour<const N: usize, const B: usize>(slot: &Slot<N>, there: &Column<B>, rest: &mut Column<B>) {
+    let (v, nu): ([C64; N], [C64; N]) = (voltages(there), multipliers(there));
+    for k in 0..N {
+        add_voltage::<N, B>(rest, k, slot.lower[k].conj() * nu[k]);
+        add_multiplier::<N, B>(rest, k, slot.upper[k] * v[k]);
+    }
+}
+
+/// What the earlier neighbour contributes to the later one: to its equations, and by its elimination.
+#[inline(always)]
+fn pass_on<const N: usize, const B: usize>(
+    slot: &Slot<N>,
+    dense: &[Block<B>],
+    v: &[C64; N],
+    nu: &[C64; N],
+    half: &Column<B>,
+    there: &mut Column<B>,
+) {
+    let (mut v, mut nu) = (*v, *nu);
+    if slot.dense == NONE {
+        let (half_v, half_nu): ([C64; N], [C64; N]) = (voltages(half), multipliers(half));
+        for k in 0..N {
+            v[k] += half_v[k];
+            nu[k] += half_nu[k];
+        }
+    } else {
+        let eliminated = multiply_transposed(&dense[slot.dense as usize], half);
+        for row in 0..B {
+            there[row] -= eliminated[row];
+        }
+    }
+    for k in 0..N {
+        add_voltage::<N, B>(there, k, slot.upper[k].conj() * nu[k]);
+        add_multiplier::<N, B>(there, k, slot.lower[k] * v[k]);
+    }
+}
+
+/// What a step of the later neighbour asks of the earlier one.
+#[inline(always)]
+pub(super) fn pull<const N: usize, const B: usize>(slot: &Slot<N>, dense: &[Block<B>], there: &Column<B>) -> Column<B> {
+    let mut pulled = [0.0; B];
+    if slot.dense == NONE {
+        subtract_neighbour(slot, there, &mut pulled);
+    } else {
+        let product = multiply(&dense[slot.dense as usize], there);
+        for row in 0..B {
+            pulled[row] = -product[row];
+        }
+    }
+    pulled
+}
+
+/// The block of a slot that is kept as admittances: row the earlier, column the later node.
+#[inline(always)]
+pub(super) fn coupling<const N: usize, const B: usize>(slot: &Slot<N>) -> Block<B> {
+    let mut block = zero();
+    for k in 0..N {
+        let (v, nu, upper, lower) = (2 * k, 2 * (N + k), slot.upper[k], slot.lower[k]);
+        // rows of the injection: -upper; rows of the voltage: -lower'
+        (block[v][nu], block[v][nu + 1]) = (-upper.re, -upper.im);
+        (block[v + 1][nu], block[v + 1][nu + 1]) = (upper.im, -upper.re);
+        (block[nu][v], block[nu][v + 1]) = (-lower.re, lower.im);
+        (block[nu + 1][v], block[nu + 1][v + 1]) = (-lower.im, -lower.re);
+    }
+    block
+}
+
+#[inline(always)]
+fn add_block<const B: usize>(a: &mut Block<B>, b: &Block<B>) {
+    for column in 0..B {
+        for row in 0..B {
+            a[column][row] += b[column][row];
+        }
+    }
+}
+
+/// `K' D⁻¹ K` for a slot kept as admittances: rows and columns of the inverse pivot, turned and exchanged.
+#[inline(always)]
+fn structured_update<const N: usize, const B: usize>(inverse: &Block<B>, slot: &Slot<N>) -> Block<B> {
+    // D⁻¹ K, column by column
+    let mut half: Block<B> = zero();
+    for k in 0..N {
+        let (v, nu, upper, lower) = (2 * k, 2 * (N + k), slot.upper[k], slot.lower[k]);
+        for row in 0..B {
+            half[v][row] = -(upper.re * inverse[nu][row] + upper.im * inverse[nu + 1][row]);
+            half[v + 1][row] = upper.im * inverse[nu][row] - upper.re * inverse[nu + 1][row];
+            half[nu][row] = lower.im * inverse[v + 1][row] - lower.re * inverse[v][row];
+            half[nu + 1][row] = -(lower.im * inverse[v][row] + lower.re * inverse[v + 1][row]);
+        }
+    }
+    let mut update: Block<B> = zero();
+    for column in 0..B {
+        let there = &half[column];
+        for k in 0..N {
+            let (v, nu, upper, lower) = (2 * k, 2 * (N + k), slot.upper[k], slot.lower[k]);
+            update[column][v] = -(upper.re * there[nu] + upper.im * there[nu + 1]);
+            update[column][v + 1] = upper.im * there[nu] - upper.re * there[nu + 1];
+            update[column][nu] = lower.im * there[v + 1] - lower.re * there[v];
+            update[column][nu + 1] = -(lower.im * there[v] + lower.re * there[v + 1]);
+        }
+    }
+    update
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_form_of_an_update_is_the_long_one() {
+        let slot = Slot::<3> {
+            later: 1,
+            dense: NONE,
+            upper: [C64::new(1.0, -2.0), C64::new(0.5, 3.0), C64::new(-0.2, 0.1)],
+            lower: [C64::new(2.0, 0.3), C64::new(-1.5, 1.0), C64::new(0.7, -0.9)],
+        };
+        let mut inverse = zero::<12>();
+        for i in 0..12 {
+            for j in 0..12 {
+                inverse[i][j] = ((i * j) as f64).sin() + ((i + j) as f64).cos();
+            }
+        }
+        let block = coupling(&slot);
+        let long = product_transposed(&block, &product(&inverse, &block));
+        let short = structured_update(&inverse, &slot);
+        let x: Column<12> = std::array::from_fn(|i| (i as f64).sqrt() - 1.0);
+        let (pulled, product) = (pull(&slot, &[], &x), multiply(&block, &x));
+        for i in 0..12 {
+            assert!((pulled[i] + product[i]).abs() < 1e-12);
+            for j in 0..12 {
+                assert!((long[i][j] - short[i][j]).abs() < 1e-12, "{i} {j}");
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! State estimation: the voltages that fit all readings best, each weighed by its uncertainty.
+//!
+//! Weighted least squares by Gauss-Newton (D4.6, section 7.2), in a form that keeps the pattern of the grid: each measured injection
+//! has a multiplier beside the voltage of its node, an exact zero injection is the same equation with variance zero, and the block
+//! elimination of [`crate::elimination`] fills in nothing on a tree. `docs/algorithms/state-estimation.md` has the equations and says
+//! where they differ from D4.6's normal equations and why.
+
+mod block;
+mod flow;
+mod gain;
+mod local;
+mod readings;
+
+use crate::admittance::Admittance;
+use crate::elimination::NONE;
+use crate::error::GridError;
+use crate::model::{C64, to_phases};
+use crate::network::Network;
+use crate::power_flow::{Convergence, no_load_voltages};
+use block::{Column, multipliers, voltages};
+use gain::{Gain, SingularAt};
+use local::{AngleReference, PIN};
+use readings::{Injection, Place, Readings, Share};
+
+/// Weight of "about one per unit" where no voltage is measured: the estimate exists, and says that it does not know.
+const GUESS_WEIGHT: f64 = 1.0;
+/// Steps with one factorization before it counts as out of date when it shrinks the error less than [`SLOW`].
+const SLOW: f64 = 0.1;
+
+/// What an estimate is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EstimateOptions {
+    /// It ends when no voltage changes by more than this, per unit.
+    pub tolerance_pu: f64,
+    /// Most iterations.
+    pub iterations_max: usize,
+    /// Standard deviation of "the source's phases are 120 degrees apart" in asymmetric estimates whose readings have no angles;
+    /// `None`: as sharp as the sharpest reading, as power-grid-model has it.
+    pub balance_sigma_rad: Option<f64>,
+}
+
+impl Default for EstimateOptions {
+    fn default() -> Self {
+        Self {
+            tolerance_pu: 1e-8,
+            iterations_max: 100,
+            balance_sigma_rad: None,
+        }
+    }
+}
+
+/// The state estimate of a network; `N` is 1 for the symmetric, 3 for the asymmetric one, `B` is `4 * N`.
+#[derive(Debug, Clone)]
+pub struct Estimator<const N: usize, const B: usize> {
+    admittance: Admittance<N>,
+    readings: Readings<N>,
+    gain: Gain<N, B>,
+    /// Voltages and multipliers by position.
+    state: Vec<Column<B>>,
+    options: EstimateOptions,
+    /// Node ids by position, for errors.
+    node_ids: Vec<i64>,
+    /// Whether the factors belong to some state of this system at all.
+    is_factorized: bool,
+}
+
+/// Estimate of the positive sequence.
+pub type SymmetricEstimator = Estimator<1, 4>;
+/// Estimate of the three phases.
+pub type AsymmetricEstimator = Estimator<3, 12>;
+
+impl<const N: usize, const B: usize> Estimator<N, B> {
+    /// Prepares a network as its switches stand, with what its sensors say.
+    ///
+    /// # Errors
+    /// [`GridError::MissingAttribute`] for lines and shunts without zero sequence (asymmetric), [`GridError::Singular`] where the
+    /// voltages without load are not determined.
+    pub fn new(network: &Network, options: EstimateOptions) -> Result<Self, GridError> {
+        const { assert!(B == 4 * N && (N == 1 || N == 3)) };
+        let admittance = Admittance::<N>::new(network)?;
+        let mut readings = Readings::new(network, &admittance)?;
+        let free = free_injections(network, &admittance, &mut readings);
+        let references = references(&admittance, &mut readings, &options);
+        let gain = Gain::new(&admittance, &readings, free, references);
+        let start = start(network, &admittance, &readings)?;
+        let node_ids = admittance.order.node.iter().map(|&node| network.nodes[node as usize].id).collect();
+        Ok(Self {
+            state: start.iter().map(column_of).collect(),
+            admittance,
+            readings,
+            gain,
+            options,
+            node_ids,
+            is_factorized: false,
+        })
+    }
+
+    /// A new reading of a power sensor: its index in [`Network::power_sensors`].
+    pub fn set_power(&mut self, network: &Network, sensor: usize) {
+        let value = readings::power_value::<N>(network, &network.power_sensors[sensor]);
+        let old = std::mem::replace(&mut self.readings.powers[sensor], value);
+        if let Some(share) = self.readings.power_shares[sensor] {
+            self.move_reading(&share, &old, &value);
+        }
+    }
+
+    /// A new reading of a voltage sensor: its index in [`Network::voltage_sensors`].
+    pub fn set_voltage(&mut self, network: &Network, sensor: usize) {
+        let value = readings::voltage_value::<N>(network, &network.voltage_sensors[sensor]);
+        let old = std::mem::replace(&mut self.readings.voltage_values[sensor], value);
+        if let Some(share) = self.readings.voltage_shares[sensor] {
+            self.move_reading(&share, &old, &value);
+        }
+    }
+
+    /// A new reading of a current sensor: its index in [`Network::current_sensors`].
+    pub fn set_current(&mut self, network: &Network, sensor: usize) {
+        let value = readings::current_value::<N>(network, &network.current_sensors[sensor]);
+        let old = std::mem::replace(&mut self.readings.currents[sensor], value);
+        if let Some(share) = self.readings.current_shares[sensor] {
+            self.move_reading(&share, &old, &value);
+        }
+    }
+
+    fn move_reading(&mut self, share: &Share<N>, old: &[C64; N], new: &[C64; N]) {
+        for k in 0..N {
+            let (first, second) = (share.first[k] * (new[k].re - old[k].re), share.second[k] * (new[k].im - old[k].im));
+            match share.place {
+                Place::Injection(position) if !self.gain.is_free(position) => {
+                    let power = &mut self.gain.injection_mut(position).power[k];
+                    *power += C64::new(first, if second.is_nan() { 0.0 } else { second });
+                }
+                Place::Injection(_) => {}
+                Place::Voltage(index) => {
+                    self.readings.voltages[index].magnitude[k] += first;
+                    if share.second[k] > 0.0 {
+                        self.readings.voltages[index].angle[k] += second;
+                    }
+                }
+                Place::Flow(index) => self.readings.flows[index].value[k] += C64::new(first, second),
+            }
+        }
+    }
+
+    /// Estimates from the last state.
+    ///
+    /// # Errors
+    /// [`GridError::NotConverged`] and [`GridError::Singular`].
+    pub fn estimate(&mut self) -> Result<Convergence, GridError> {
+        if self.state.is_empty() {
+            return Ok(Convergence {
+                iterations: 0,
+                step_pu: 0.0,
+            });
+        }
+        if !self.is_factorized {
+            self.factorize()?;
+        }
+        let mut previous = f64::INFINITY;
+        let mut step_pu = f64::INFINITY;
+        for iterations in 1..=self.options.iterations_max {
+            step_pu = self.gain.step(&self.readings, &mut self.state);
+            if step_pu <= self.options.tolerance_pu {
+                return Ok(Convergence { iterations, step_pu });
+            }
+            if step_pu.is_nan() {
+                break;
+            }
+            if step_pu > SLOW * previous {
+                self.factorize()?;
+            }
+            previous = step_pu;
+        }
+        self.is_factorized = false;
+        Err(GridError::NotConverged {
+            what: "state estimation",
+            step_pu,
+            tolerance_pu: self.options.tolerance_pu,
+            iterations: self.options.iterations_max,
+            remedy: "check the readings for gross errors: swapped phases, wrong signs, wrong units",
+        })
+    }
+
+    fn factorize(&mut self) -> Result<(), GridError> {
+        self.is_factorized = true;
+        self.gain
+            .factorize(&self.readings, &self.state, true)
+            .map_err(|SingularAt(position)| {
+                self.is_factorized = false;
+                GridError::Singular {
+                    what: "state estimation",
+                    node: self.node_ids[position],
+                    remedy: "check the impedances of its branches, and that its zero sequence has a path to ground",
+                }
+            })
+    }
+
+    /// Estimated voltage of a node by phase, per unit of phase to ground; `None` without supply.
+    pub fn voltage_pu(&self, node: usize) -> Option<[C64; N]> {
+        let position = *self.admittance.order.position.get(node)?;
+        (position != NONE).then(|| to_phases(&voltages(&self.state[position as usize])))
+    }
+
+    /// Estimated power that the appliances of a node inject, by phase, per unit; `None` without supply.
+    pub fn injection_pu(&self, node: usize) -> Option<[C64; N]> {
+        let position = *self.admittance.order.position.get(node)?;
+        if position == NONE {
+            return None;
+        }
+        let (i, x) = (position as usize, &self.state[position as usize]);
+        if !self.gain.is_free(i) {
+            return Some(local::estimated_injection(self.gain.injection(i), &voltages(x), &multipliers(x)));
+        }
+        let v: [C64; N] = voltages(x);
+        let mut current: [C64; N] = std::array::from_fn(|k| self.admittance.diagonal[i][k] * v[k]);
+        for slot in self.admittance.order.slots(i) {
+            let there: [C64; N] = voltages(&self.state[self.admittance.order.later[slot] as usize]);
+            for k in 0..N {
+                current[k] += self.admittance.upper[slot][k] * there[k];
+            }
+        }
+        for &(earlier, slot) in self.admittance.order.earlier(i) {
+            let there: [C64; N] = voltages(&self.state[earlier as usize]);
+            for k in 0..N {
+                current[k] += self.admittance.lower[slot as usize][k] * there[k];
+            }
+        }
+        let (u, current) = (to_phases(&v), to_phases(&current));
+        Some(std::array::from_fn(|k| u[k] * current[k].conj()))
+    }
+
+    /// The connections that the estimate belongs to.
+    pub fn topology(&self) -> &crate::topology::Topology {
+        &self.admittance.topology
+    }
+}
+
+fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
+    let mut x = [0.0; B];
+    for k in 0..N {
+        block::add_voltage::<N, B>(&mut x, k, v[k]);
+    }
+    x
+}
+
+/// Which nodes' injections the estimate leaves open: those of the roots, where it is not known. Elsewhere "unknown" is a very wide
+/// reading, since a node in the middle of the elimination needs one.
+fn free_injections<const N: usize>(network: &Network, admittance: &Admittance<N>, readings: &mut Readings<N>) -> Vec<bool> {
+    let mut free = vec![false; admittance.order.len()];
+    for island in admittance.topology.islands() {
+        let root = admittance.order.position[island.root] as usize;
+        if readings.injections[root].is_unknown {
+            free[root] = true;
+            readings.injections[root] = Injection {
+                power: [C64::ZERO; N],
+                variance: [C64::ZERO; N],
+                is_unknown: true,
+            };
+        }
+    }
+    debug_assert_eq!(network.nodes.len(), admittance.order.position.len());
+    free
+}
+
+/// Ties down the angles of each island at its root, and guesses a voltage where none is measured.
+fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>, options: &EstimateOptions) -> Vec<AngleReference> {
+    let n_islands = admittance.topology.islands().len();
+    let (mut has_voltage, mut has_angle) = (vec![false; n_islands], vec![false; n_islands]);
+    let island_at = |position: usize| admittance.topology.island_of(admittance.order.node[position] as usize).unwrap_or(0);
+    for voltage in &readings.voltages {
+        has_voltage[island_at(voltage.position)] |= voltage.magnitude_weight.iter().any(|&w| w > 0.0);
+        has_angle[island_at(voltage.position)] |= voltage.angle_weight.iter().any(|&w| w > 0.0);
+    }
+    for flow in &readings.flows {
+        has_angle[island_at(flow.near)] |= flow.quantity == readings::Quantity::Current(crate::network::CurrentAngle::Global);
+    }
+    let balance = match options.balance_sigma_rad {
+        Some(sigma) => sigma.powi(-2),
+        None if readings.variance_min.is_finite() => readings.variance_min.recip(),
+        None => 1.0,
+    };
+    let mut references = Vec::new();
+    for (index, island) in admittance.topology.islands().iter().enumerate() {
+        let position = admittance.order.position[island.root] as usize;
+        if !has_voltage[index] {
+            readings.guess_voltage(position, GUESS_WEIGHT);
+        }
+        if !has_angle[index] {
+            references.push(AngleReference {
+                position,
+                pin: PIN,
+                balance: if N == 1 { 0.0 } else { balance },
+            });
+        }
+    }
+    references
+}
+
+/// Where the iteration begins: the voltages without load, turned so that each root's phase a has angle zero, at the height of the
+/// first voltage reading.
+fn start<const N: usize>(network: &Network, admittance: &Admittance<N>, readings: &Readings<N>) -> Result<Vec<[C64; N]>, GridError> {
+    let mut v = no_load_voltages(network, admittance)?;
+    let mut factor = vec![C64::ONE; admittance.topology.islands().len()];
+    for (island, factor) in admittance.topology.islands().iter().zip(&mut factor) {
+        let root = to_phases(&v[admittance.order.position[island.root] as usize]);
+        *factor = (root[0] / root[0].norm()).conj();
+    }
+    let island_at = |position: usize| admittance.topology.island_of(admittance.order.node[position] as usize);
+    let mut is_scaled = vec![false; factor.len()];
+    for voltage in &readings.voltages {
+        let (Some(island), Some(k)) = (
+            island_at(voltage.position),
+            voltage.magnitude_weight.iter().position(|&weight| weight > 0.0),
+        ) else {
+            continue;
+        };
+        let u = to_phases(&v[voltage.position])[k].norm();
+        if !is_scaled[island] && voltage.magnitude[k] > 0.1 && u > 0.1 {
+            is_scaled[island] = true;
+            factor[island] *= voltage.magnitude[k] / u;
+            if voltage.angle_weight[k] > 0.0 {
+                let turned = to_phases(&v[voltage.position])[k] * factor[island];
+                factor[island] *= C64::from_polar(1.0, voltage.angle[k] - turned.arg());
+            }
+        }
+    }
+    for (position, v) in v.iter_mut().enumerate() {
+        if let Some(island) = island_at(position) {
+            *v = v.map(|v| v * factor[island]);
+        }
+    }
+    Ok(v)
+}

@@ -1,0 +1,570 @@
+//! From sensors to what the estimate weighs: one merged reading for each node's injection, each node's voltage and each end of a
+//! measured branch.
+//!
+//! Readings of one quantity are merged by their variances, sensors of the appliances of a node add up to its injection. Merging is
+//! linear, so a new reading of one sensor is added with its share and nothing else is looked at again.
+
+use crate::admittance::Admittance;
+use crate::elimination::NONE;
+use crate::error::GridError;
+use crate::model::{BASE_POWER_VA, C64, shunt_admittance};
+use crate::network::{CurrentAngle, CurrentSensor, Network, PerPhase, PowerSensor, Terminal, VoltageSensor};
+use crate::power_flow::phases_pu;
+
+/// The injection of an appliance that nobody measures has a standard deviation this many times the largest one of a power sensor: so
+/// wide that it does not move the answer, and narrow enough for the arithmetic.
+const UNKNOWN_SIGMA_FACTOR: f64 = 1e4;
+
+/// Where a sensor's reading goes, and with which share: for each phase of P (or |V|, |I|) and Q (or angle).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Share<const N: usize> {
+    pub(super) place: Place,
+    pub(super) first: [f64; N],
+    pub(super) second: [f64; N],
+}
+
+/// Index of a merged reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Injection at a position.
+    Injection(usize),
+    /// Element of [`Readings::voltages`].
+    Voltage(usize),
+    /// Element of [`Readings::flows`].
+    Flow(usize),
+}
+
+/// What is known of the power that the appliances of a node inject, by phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Injection<const N: usize> {
+    /// Merged reading.
+    pub(super) power: [C64; N],
+    /// Variances of P (real part) and Q (imaginary part); zero is exact.
+    pub(super) variance: [C64; N],
+    /// Whether some phase is not measured at all: its variance stands for "unknown".
+    pub(super) is_unknown: bool,
+}
+
+/// Merged voltage readings of one node, by phase. Weights are inverse variances, zero without a reading.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Voltage<const N: usize> {
+    pub(super) position: usize,
+    pub(super) magnitude: [f64; N],
+    pub(super) magnitude_weight: [f64; N],
+    pub(super) angle: [f64; N],
+    pub(super) angle_weight: [f64; N],
+}
+
+/// What is measured where current flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quantity {
+    /// P and Q.
+    Power,
+    /// Real and imaginary part of the current, against the voltage at the same end or against the common reference.
+    Current(CurrentAngle),
+    /// Magnitude of the current.
+    CurrentMagnitude,
+}
+
+/// Merged readings of one end of a branch, or of a shunt, by phase.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Flow<const N: usize> {
+    pub(super) quantity: Quantity,
+    /// Position of the measured end.
+    pub(super) near: usize,
+    /// Position of the other end; `near` for a shunt or a branch that is open there.
+    pub(super) far: usize,
+    /// Current per voltage at the measured end, symmetrical components.
+    pub(super) y_near: [C64; N],
+    /// Current per voltage at the other end.
+    pub(super) y_far: [C64; N],
+    /// Merged reading.
+    pub(super) value: [C64; N],
+    /// Inverse variances of its real and imaginary part.
+    pub(super) weight: [C64; N],
+}
+
+/// All merged readings, and each sensor's share in them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Readings<const N: usize> {
+    pub(super) injections: Vec<Injection<N>>,
+    pub(super) voltages: Vec<Voltage<N>>,
+    pub(super) flows: Vec<Flow<N>>,
+    pub(super) power_shares: Vec<Option<Share<N>>>,
+    pub(super) voltage_shares: Vec<Option<Share<N>>>,
+    pub(super) current_shares: Vec<Option<Share<N>>>,
+    /// Readings as they are merged now, by sensor.
+    pub(super) powers: Vec<[C64; N]>,
+    pub(super) voltage_values: Vec<[C64; N]>,
+    pub(super) currents: Vec<[C64; N]>,
+    /// Variance that stands for "unknown".
+    pub(super) unknown_variance: f64,
+    /// Smallest variance of all readings.
+    pub(super) variance_min: f64,
+    /// Whether an angle against the common reference is measured.
+    pub(super) has_angle: bool,
+}
+
+/// One sensor's reading with its variances by phase, per unit; infinite where it says nothing.
+#[derive(Debug, Clone, Copy)]
+struct Single<const N: usize> {
+    value: [C64; N],
+    variance: [C64; N],
+}
+
+impl<const N: usize> Single<N> {
+    const NOTHING: Self = Self {
+        value: [C64::ZERO; N],
+        variance: [C64::new(f64::INFINITY, f64::INFINITY); N],
+    };
+
+    /// A missing reading says nothing.
+    fn without_gaps(mut self) -> Self {
+        for k in 0..N {
+            if self.value[k].re.is_nan() {
+                (self.value[k].re, self.variance[k].re) = (0.0, f64::INFINITY);
+            }
+            if self.value[k].im.is_nan() {
+                (self.value[k].im, self.variance[k].im) = (0.0, f64::INFINITY);
+            }
+        }
+        self
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.variance.iter().all(|v| v.re.is_infinite() && v.im.is_infinite())
+    }
+}
+
+/// Merges readings of one quantity: value, variance, and the share of each.
+fn merge<const N: usize>(readings: &[Single<N>]) -> (Single<N>, Vec<([f64; N], [f64; N])>) {
+    let mut merged = Single::NOTHING;
+    let mut shares = vec![([0.0; N], [0.0; N]); readings.len()];
+    for k in 0..N {
+        for part in [0, 1] {
+            let of = |c: &C64| if part == 0 { c.re } else { c.im };
+            let exact = readings.iter().filter(|reading| of(&reading.variance[k]) == 0.0).count();
+            let weights: Vec<f64> = readings
+                .iter()
+                .map(|reading| match (of(&reading.variance[k]), exact) {
+                    (0.0, n) => 1.0 / n as f64,
+                    (_, n) if n > 0 => 0.0,
+                    (variance, _) => 1.0 / variance,
+                })
+                .collect();
+            let total: f64 = weights.iter().sum();
+            if total == 0.0 {
+                continue;
+            }
+            let value = readings.iter().zip(&weights).map(|(r, w)| of(&r.value[k]) * w).sum::<f64>() / total;
+            let variance = if exact > 0 { 0.0 } else { 1.0 / total };
+            for (share, weight) in shares.iter_mut().zip(&weights) {
+                let share = if part == 0 { &mut share.0 } else { &mut share.1 };
+                share[k] = weight / total;
+            }
+            match part {
+                0 => (merged.value[k].re, merged.variance[k].re) = (value, variance),
+                _ => (merged.value[k].im, merged.variance[k].im) = (value, variance),
+            }
+        }
+    }
+    (merged, shares)
+}
+
+/// Powers count as injections: into the grid.
+fn power_sign(network: &Network, sensor: &PowerSensor) -> f64 {
+    match sensor.terminal {
+        Terminal::Appliance(index) if !network.appliances[index].is_generator => -1.0,
+        _ => 1.0,
+    }
+}
+
+pub(super) fn power_value<const N: usize>(network: &Network, sensor: &PowerSensor) -> [C64; N] {
+    let (p, q) = (phases_pu::<N>(sensor.p_w), phases_pu::<N>(sensor.q_var));
+    let sign = power_sign(network, sensor);
+    std::array::from_fn(|k| C64::new(p[k], q[k]) * sign)
+}
+
+/// Variance of a power by phase, per unit, for the sensor's own sigma: a mean of squares where phases become one.
+fn sigma_squares<const N: usize>(sigma: PerPhase) -> [f64; N] {
+    std::array::from_fn(|k| match (sigma, N) {
+        (PerPhase::Symmetric(total), _) => (total / BASE_POWER_VA).powi(2),
+        (PerPhase::Phases(phases), 1) => phases.iter().map(|s| (s * 3.0 / BASE_POWER_VA).powi(2)).sum::<f64>() / 3.0,
+        (PerPhase::Phases(phases), _) => (phases[k] * 3.0 / BASE_POWER_VA).powi(2),
+    })
+}
+
+fn power_single<const N: usize>(network: &Network, sensor: &PowerSensor) -> Single<N> {
+    let (p, q) = (sigma_squares::<N>(sensor.p_sigma_w), sigma_squares::<N>(sensor.q_sigma_var));
+    let base = match sensor.p_w {
+        PerPhase::Symmetric(_) => BASE_POWER_VA,
+        PerPhase::Phases(_) => BASE_POWER_VA / 3.0,
+    };
+    // the apparent power's variance is that of P and Q together
+    let half = (sensor.sigma_va / base).powi(2) / 2.0;
+    let given = p.iter().chain(&q).all(|variance| !variance.is_nan());
+    Single {
+        value: power_value(network, sensor),
+        variance: std::array::from_fn(|k| if given { C64::new(p[k], q[k]) } else { C64::new(half, half) }),
+    }
+    .without_gaps()
+}
+
+/// Magnitude (real part) and angle (imaginary part; NaN if not measured) by phase.
+pub(super) fn voltage_value<const N: usize>(network: &Network, sensor: &VoltageSensor) -> [C64; N] {
+    let u_rated = network.nodes[sensor.node].u_rated_v;
+    match (sensor.u_v, sensor.angle_rad, N) {
+        (PerPhase::Symmetric(u), PerPhase::Symmetric(angle), _) => {
+            std::array::from_fn(|k| C64::new(u / u_rated, angle - phase_turn(k)))
+        }
+        (PerPhase::Phases(u), PerPhase::Phases(angle), 1) => {
+            let u = u.map(|u| u * 3f64.sqrt() / u_rated);
+            if angle.iter().any(|angle| angle.is_nan()) {
+                return [C64::new(u.iter().sum::<f64>() / 3.0, f64::NAN); N];
+            }
+            let positive: C64 = (0..3).map(|k| C64::from_polar(u[k], angle[k] + phase_turn(k))).sum::<C64>() / 3.0;
+            [C64::new(positive.norm(), positive.arg()); N]
+        }
+        (u, angle, _) => std::array::from_fn(|k| {
+            let of = |x: PerPhase| x.values().get(k).copied().unwrap_or(f64::NAN);
+            C64::new(of(u) * 3f64.sqrt() / u_rated, of(angle))
+        }),
+    }
+}
+
+/// How far phase `k` lags phase a, rad.
+pub(super) fn phase_turn(k: usize) -> f64 {
+    [0.0, 1.0, -1.0][k] * std::f64::consts::TAU / 3.0
+}
+
+fn voltage_single<const N: usize>(network: &Network, sensor: &VoltageSensor) -> Single<N> {
+    let base = match sensor.u_v {
+        PerPhase::Symmetric(_) => network.nodes[sensor.node].u_rated_v,
+        PerPhase::Phases(_) => network.nodes[sensor.node].u_rated_v / 3f64.sqrt(),
+    };
+    let variance = (sensor.u_sigma_v / base).powi(2);
+    let value = voltage_value::<N>(network, sensor);
+    Single {
+        // a phasor's error is a disc: its angle's deviation is the magnitude's over the magnitude
+        variance: value.map(|u| C64::new(variance, variance / (u.re * u.re))),
+        value,
+    }
+    .without_gaps()
+}
+
+/// Current as a phasor by phase, or its magnitude (real part) alone.
+pub(super) fn current_value<const N: usize>(network: &Network, sensor: &CurrentSensor) -> [C64; N] {
+    let base = current_base(network, sensor);
+    let (i, angle) = (by_phase::<N>(sensor.i_a), by_phase::<N>(sensor.angle_rad));
+    std::array::from_fn(|k| {
+        let turn = match (sensor.i_a, sensor.angle_kind) {
+            (PerPhase::Symmetric(_), CurrentAngle::Global) => phase_turn(k),
+            _ => 0.0,
+        };
+        match has_angle(sensor) {
+            true => C64::from_polar(i[k] / base, angle[k] - turn),
+            false => C64::new(i[k] / base, 0.0),
+        }
+    })
+}
+
+fn by_phase<const N: usize>(x: PerPhase) -> [f64; N] {
+    std::array::from_fn(|k| match (x, N) {
+        (PerPhase::Symmetric(x), _) => x,
+        (PerPhase::Phases(x), 1) => x.iter().sum::<f64>() / 3.0,
+        (PerPhase::Phases(x), _) => x[k],
+    })
+}
+
+fn current_base(network: &Network, sensor: &CurrentSensor) -> f64 {
+    let node = match sensor.terminal {
+        Terminal::BranchFrom(index) => network.branches[index].from,
+        Terminal::BranchTo(index) => network.branches[index].to,
+        _ => 0,
+    };
+    BASE_POWER_VA / 3f64.sqrt() / network.nodes[node].u_rated_v
+}
+
+fn has_angle(sensor: &CurrentSensor) -> bool {
+    sensor.angle_sigma_rad.is_finite() && sensor.angle_rad.values().iter().all(|angle| !angle.is_nan())
+}
+
+fn current_single<const N: usize>(network: &Network, sensor: &CurrentSensor) -> Single<N> {
+    let value = current_value::<N>(network, sensor);
+    let variance = (sensor.i_sigma_a / current_base(network, sensor)).powi(2);
+    let variance = value.map(|i| match has_angle(sensor) {
+        true => {
+            // along and across the phasor, turned into real and imaginary parts
+            let (along, across) = (variance, i.norm_sqr() * sensor.angle_sigma_rad.powi(2));
+            let (cos, sin) = (i.re / i.norm(), i.im / i.norm());
+            C64::new(along * cos * cos + across * sin * sin, along * sin * sin + across * cos * cos)
+        }
+        false => C64::new(variance, f64::INFINITY),
+    });
+    Single { value, variance }.without_gaps()
+}
+
+impl<const N: usize> Readings<N> {
+    /// Merges what the sensors of a network say now.
+    ///
+    /// # Errors
+    /// [`GridError::MissingAttribute`] for a measured shunt without zero sequence.
+    pub(super) fn new(network: &Network, admittance: &Admittance<N>) -> Result<Self, GridError> {
+        let mut readings = Self {
+            injections: Vec::new(),
+            voltages: Vec::new(),
+            flows: Vec::new(),
+            power_shares: vec![None; network.power_sensors.len()],
+            voltage_shares: vec![None; network.voltage_sensors.len()],
+            current_shares: vec![None; network.current_sensors.len()],
+            powers: Vec::new(),
+            voltage_values: Vec::new(),
+            currents: Vec::new(),
+            unknown_variance: 0.0,
+            variance_min: f64::INFINITY,
+            has_angle: false,
+        };
+        let powers: Vec<Single<N>> = network.power_sensors.iter().map(|s| power_single(network, s)).collect();
+        let voltages: Vec<Single<N>> = network.voltage_sensors.iter().map(|s| voltage_single(network, s)).collect();
+        let currents: Vec<Single<N>> = network.current_sensors.iter().map(|s| current_single(network, s)).collect();
+        let finite = |reading: &Single<N>| {
+            let parts = reading.variance.iter().flat_map(|v| [v.re, v.im]);
+            parts.filter(|v| v.is_finite()).fold(0.0, f64::max)
+        };
+        let largest = powers.iter().map(finite).fold(0.0, f64::max);
+        readings.unknown_variance = (if largest > 0.0 { largest } else { 1.0 }) * UNKNOWN_SIGMA_FACTOR.powi(2);
+        readings.add_injections(network, admittance, &powers);
+        readings.add_voltages(network, admittance, &voltages);
+        readings.add_flows(network, admittance, &powers, &currents)?;
+        readings.powers = powers.iter().map(|single| single.value).collect();
+        readings.voltage_values = voltages.iter().map(|single| single.value).collect();
+        readings.currents = currents.iter().map(|single| single.value).collect();
+        Ok(readings)
+    }
+
+    /// A weak opinion that a node is at its rated voltage.
+    pub(super) fn guess_voltage(&mut self, position: usize, weight: f64) {
+        let guess = Voltage {
+            position,
+            magnitude: [1.0; N],
+            magnitude_weight: [weight; N],
+            angle: [0.0; N],
+            angle_weight: [0.0; N],
+        };
+        // at the end, so that the shares keep their places
+        self.voltages.push(guess);
+    }
+
+    fn note_variance(&mut self, variance: f64) {
+        if variance > 0.0 && variance < self.variance_min {
+            self.variance_min = variance;
+        }
+    }
+
+    fn add_injections(&mut self, network: &Network, admittance: &Admittance<N>, singles: &[Single<N>]) {
+        let order = &admittance.order;
+        let mut by_appliance: Vec<Vec<usize>> = vec![Vec::new(); network.appliances.len()];
+        let mut by_source: Vec<Vec<usize>> = vec![Vec::new(); network.sources.len()];
+        let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); order.len()];
+        for (index, sensor) in network.power_sensors.iter().enumerate() {
+            match sensor.terminal {
+                Terminal::Appliance(appliance) => by_appliance[appliance].push(index),
+                Terminal::Source(source) => by_source[source].push(index),
+                Terminal::Node(node) if order.position[node] != NONE => by_node[order.position[node] as usize].push(index),
+                _ => {}
+            }
+        }
+        let mut members: Vec<Vec<&[usize]>> = vec![Vec::new(); order.len()];
+        let appliances = network.appliances.iter().map(|a| (a.node, a.connected)).zip(&by_appliance);
+        let sources = network.sources.iter().map(|s| (s.node, s.connected)).zip(&by_source);
+        for ((node, connected), sensors) in appliances.chain(sources) {
+            if connected && order.position[node] != NONE {
+                members[order.position[node] as usize].push(sensors);
+            }
+        }
+        for position in 0..order.len() {
+            let injection = self.node_injection(position, &members[position], &by_node[position], singles);
+            self.injections.push(injection);
+        }
+    }
+
+    /// The injection of one node: its appliances' readings added up, merged with the readings of the node itself.
+    fn node_injection(&mut self, position: usize, members: &[&[usize]], direct: &[usize], singles: &[Single<N>]) -> Injection<N> {
+        let of = |sensors: &[usize]| sensors.iter().map(|&index| singles[index]).collect::<Vec<_>>();
+        let mut sum = Single {
+            value: [C64::ZERO; N],
+            variance: [C64::ZERO; N],
+        };
+        let mut shares: Vec<(usize, [f64; N], [f64; N])> = Vec::new();
+        for sensors in members {
+            let (merged, parts) = merge(&of(sensors));
+            for k in 0..N {
+                sum.value[k] += merged.value[k];
+                sum.variance[k] += merged.variance[k];
+            }
+            shares.extend(sensors.iter().zip(parts).map(|(&sensor, (p, q))| (sensor, p, q)));
+        }
+        let (itself, parts) = merge(&of(direct));
+        let (merged, both) = merge(&[sum, itself]);
+        for (_, p, q) in &mut shares {
+            for k in 0..N {
+                p[k] *= both[0].0[k];
+                q[k] *= both[0].1[k];
+            }
+        }
+        shares.extend(direct.iter().zip(parts).map(|(&sensor, (mut p, mut q))| {
+            for k in 0..N {
+                p[k] *= both[1].0[k];
+                q[k] *= both[1].1[k];
+            }
+            (sensor, p, q)
+        }));
+        for (sensor, first, second) in shares {
+            if !singles[sensor].says_nothing() {
+                let place = Place::Injection(position);
+                self.power_shares[sensor] = Some(Share { place, first, second });
+            }
+        }
+        let mut injection = Injection {
+            power: merged.value,
+            variance: merged.variance,
+            is_unknown: false,
+        };
+        for k in 0..N {
+            if injection.variance[k].re.is_finite() && injection.variance[k].im.is_finite() {
+                self.note_variance(injection.variance[k].re + injection.variance[k].im);
+            }
+            for variance in [&mut injection.variance[k].re, &mut injection.variance[k].im] {
+                if variance.is_infinite() {
+                    *variance = self.unknown_variance;
+                    injection.is_unknown = true;
+                }
+            }
+        }
+        injection
+    }
+
+    fn add_voltages(&mut self, network: &Network, admittance: &Admittance<N>, singles: &[Single<N>]) {
+        let mut by_position: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
+        for (index, sensor) in network.voltage_sensors.iter().enumerate() {
+            let position = admittance.order.position[sensor.node];
+            if position != NONE && !singles[index].says_nothing() {
+                by_position.entry(position as usize).or_default().push(index);
+            }
+        }
+        for (position, sensors) in by_position {
+            let readings: Vec<Single<N>> = sensors.iter().map(|&index| singles[index]).collect();
+            let (merged, shares) = merge(&readings);
+            let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
+            let voltage = Voltage {
+                position,
+                magnitude: merged.value.map(|u| u.re),
+                magnitude_weight: merged.variance.map(|v| weight(v.re)),
+                angle: merged.value.map(|u| u.im),
+                angle_weight: merged.variance.map(|v| weight(v.im)),
+            };
+            for k in 0..N {
+                self.note_variance(merged.variance[k].re);
+            }
+            self.has_angle |= voltage.angle_weight.iter().any(|&w| w > 0.0);
+            for (sensor, (first, second)) in sensors.into_iter().zip(shares) {
+                let place = Place::Voltage(self.voltages.len());
+                self.voltage_shares[sensor] = Some(Share { place, first, second });
+            }
+            self.voltages.push(voltage);
+        }
+    }
+
+    fn add_flows(
+        &mut self,
+        network: &Network,
+        admittance: &Admittance<N>,
+        powers: &[Single<N>],
+        currents: &[Single<N>],
+    ) -> Result<(), GridError> {
+        let mut groups: std::collections::BTreeMap<(usize, usize, u8), Vec<(bool, usize)>> = std::collections::BTreeMap::new();
+        let key = |terminal: Terminal| match terminal {
+            Terminal::BranchFrom(index) => Some((0, index)),
+            Terminal::BranchTo(index) => Some((1, index)),
+            Terminal::Shunt(index) => Some((2, index)),
+            _ => None,
+        };
+        for (index, sensor) in network.power_sensors.iter().enumerate() {
+            if let Some((kind, object)) = key(sensor.terminal).filter(|_| !powers[index].says_nothing()) {
+                groups.entry((kind, object, 0)).or_default().push((true, index));
+            }
+        }
+        for (index, sensor) in network.current_sensors.iter().enumerate() {
+            let quantity = match (has_angle(sensor), sensor.angle_kind) {
+                (true, CurrentAngle::Local) => 1,
+                (true, CurrentAngle::Global) => 2,
+                (false, _) => 3,
+            };
+            if let Some((kind, object)) = key(sensor.terminal).filter(|_| !currents[index].says_nothing()) {
+                groups.entry((kind, object, quantity)).or_default().push((false, index));
+            }
+        }
+        for ((kind, object, quantity), sensors) in groups {
+            let Some((near, far, y_near, y_far)) = terminal(network, admittance, kind, object)? else {
+                continue;
+            };
+            let readings: Vec<Single<N>> = sensors
+                .iter()
+                .map(|&(is_power, index)| if is_power { powers[index] } else { currents[index] })
+                .collect();
+            let (merged, shares) = merge(&readings);
+            let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
+            let quantity = match quantity {
+                0 => Quantity::Power,
+                1 => Quantity::Current(CurrentAngle::Local),
+                2 => Quantity::Current(CurrentAngle::Global),
+                _ => Quantity::CurrentMagnitude,
+            };
+            self.has_angle |= quantity == Quantity::Current(CurrentAngle::Global);
+            for v in merged.variance {
+                self.note_variance(if v.im.is_finite() { v.re + v.im } else { v.re });
+            }
+            for ((is_power, sensor), (first, second)) in sensors.into_iter().zip(shares) {
+                let place = Place::Flow(self.flows.len());
+                let list = if is_power { &mut self.power_shares } else { &mut self.current_shares };
+                list[sensor] = Some(Share { place, first, second });
+            }
+            self.flows.push(Flow {
+                quantity,
+                near,
+                far,
+                y_near,
+                y_far,
+                value: merged.value,
+                weight: merged.variance.map(|v| C64::new(weight(v.re), weight(v.im))),
+            });
+        }
+        Ok(())
+    }
+}
+
+type TerminalOf<const N: usize> = Option<(usize, usize, [C64; N], [C64; N])>;
+
+/// Positions and admittances of a measured end; `None` without supply there.
+fn terminal<const N: usize>(network: &Network, admittance: &Admittance<N>, kind: usize, object: usize) -> Result<TerminalOf<N>, GridError> {
+    let position = |node: usize| admittance.order.position[node];
+    if kind == 2 {
+        let shunt = &network.shunts[object];
+        let at = position(shunt.node);
+        if at == NONE || !shunt.connected {
+            return Ok(None);
+        }
+        let y = shunt_admittance::<N>(shunt, network.nodes[shunt.node].u_rated_v)?;
+        return Ok(Some((at as usize, at as usize, y, [C64::ZERO; N])));
+    }
+    let (branch, y) = (&network.branches[object], &admittance.branches[object]);
+    let (near, far, near_closed, y_near, y_far) = match kind {
+        0 => (position(branch.from), position(branch.to), branch.from_closed, y.ff, y.ft),
+        _ => (position(branch.to), position(branch.from), branch.to_closed, y.tt, y.tf),
+    };
+    if near == NONE || !near_closed {
+        return Ok(None);
+    }
+    let far = if branch.is_closed() { far } else { near };
+    Ok(Some((near as usize, far as usize, y_near, y_far)))
+}
