@@ -3,7 +3,8 @@
 //! Every system this crate solves has the pattern of the grid: one block for a node, one for each pair of connected nodes. Leaves go
 //! first, so a tree fills in nothing and each node has one neighbour left when its turn comes, its parent. What remains when all
 //! trees are gone, the nodes on loops, goes by smallest degree; there a node can have several neighbours left, and eliminating it
-//! connects them with each other. The result is numbered so that children come before their parents and a subtree is contiguous.
+//! connects them with each other. The result is numbered level by level, the deepest first: children come before their parents, and
+//! neighbours in memory do not wait for each other's results.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -148,31 +149,33 @@ fn number(n_nodes: usize, order: &[u32], later_nodes: &[Vec<u32>]) -> Eliminatio
         .iter()
         .map(|later| later.iter().map(|&node| turn[node as usize] as usize).min())
         .collect();
-    let mut first_child = vec![NONE; n];
-    let mut next_sibling = vec![NONE; n];
-    for at in 0..n {
+    let mut depth = vec![0_u32; n];
+    for at in (0..n).rev() {
         if let Some(parent) = parent[at] {
-            next_sibling[at] = first_child[parent];
-            first_child[parent] = at as u32;
+            depth[at] = depth[parent] + 1;
         }
+    }
+    // within a level in the order of the parents, so that a pass over one level is a pass over the next
+    let mut by_position: Vec<usize> = Vec::with_capacity(n);
+    let mut place = vec![0_usize; n];
+    let mut levels: Vec<Vec<usize>> = vec![Vec::new(); depth.iter().max().map_or(0, |&deepest| deepest as usize + 1)];
+    for at in 0..n {
+        levels[depth[at] as usize].push(at);
+    }
+    for level in &mut levels {
+        level.sort_by_key(|&at| parent[at].map_or(0, |parent| place[parent]));
+        for (nth, &at) in level.iter().enumerate() {
+            place[at] = nth;
+        }
+    }
+    for level in levels.iter().rev() {
+        by_position.extend(level);
     }
     let mut position = vec![NONE; n_nodes];
     let mut node = Vec::with_capacity(n);
-    let mut by_position = Vec::with_capacity(n);
-    let mut to_visit: Vec<(usize, bool)> = (0..n).rev().filter(|&at| parent[at].is_none()).map(|at| (at, false)).collect();
-    while let Some((at, children_done)) = to_visit.pop() {
-        if children_done {
-            position[order[at] as usize] = node.len() as u32;
-            node.push(order[at]);
-            by_position.push(at);
-            continue;
-        }
-        to_visit.push((at, true));
-        let mut child = first_child[at];
-        while child != NONE {
-            to_visit.push((child as usize, false));
-            child = next_sibling[child as usize];
-        }
+    for &at in &by_position {
+        position[order[at] as usize] = node.len() as u32;
+        node.push(order[at]);
     }
 
     let (mut start, mut later) = (vec![0], Vec::new());

@@ -33,7 +33,7 @@ impl<const N: usize> Flow<N> {
         let reading = std::array::from_fn(|k| match self.quantity {
             Quantity::Power => u[k] * i[k].conj(),
             Quantity::Current(CurrentAngle::Global) => i[k],
-            Quantity::Current(CurrentAngle::Local) => i[k] * u[k].conj() / u[k].norm(),
+            Quantity::Current(CurrentAngle::Local) => i[k].conj() * u[k] / u[k].norm(),
             Quantity::CurrentMagnitude => C64::new(i[k].norm(), 0.0),
         });
         Operating { u, i, reading }
@@ -47,7 +47,7 @@ impl<const N: usize> Flow<N> {
             Quantity::Current(CurrentAngle::Global) => di[k],
             Quantity::Current(CurrentAngle::Local) => {
                 let turned = (at.u[k].conj() * du[k]).im / at.u[k].norm_sqr();
-                di[k] * at.u[k].conj() / at.u[k].norm() - C64::I * at.reading[k] * turned
+                di[k].conj() * at.u[k] / at.u[k].norm() + C64::I * at.reading[k] * turned
             }
             Quantity::CurrentMagnitude => match at.i[k].norm() > NO_CURRENT {
                 true => C64::new((at.i[k].conj() * di[k]).re / at.i[k].norm(), 0.0),

@@ -60,7 +60,7 @@ pub(super) struct Gain<const N: usize, const B: usize> {
     pub(super) dense: Vec<Block<B>>,
     /// Slot of each full block.
     dense_slots: Vec<u32>,
-    pub(super) references: Vec<AngleReference>,
+    pub(super) references: Vec<AngleReference<N>>,
     /// Right-hand sides as they gather; zero between two steps.
     gathered: Vec<Column<B>>,
     /// Forward half of a step, then the step.
@@ -73,7 +73,7 @@ pub(super) struct SingularAt(pub(super) usize);
 
 impl<const N: usize, const B: usize> Gain<N, B> {
     /// Lays out the system. `free` are the nodes whose injection the estimate leaves open.
-    pub(super) fn new(admittance: &Admittance<N>, readings: &Readings<N>, free: Vec<bool>, references: Vec<AngleReference>) -> Self {
+    pub(super) fn new(admittance: &Admittance<N>, readings: &Readings<N>, free: Vec<bool>, references: Vec<AngleReference<N>>) -> Self {
         let order = admittance.order.clone();
         let mut is_dense = vec![false; order.later.len()];
         for &slot in order.pair_slots.iter().filter(|&&slot| slot != NONE) {

@@ -12,14 +12,34 @@ use super::block::{Block, zero};
 use super::readings::{Injection, Voltage, phase_turn};
 use crate::model::{C64, to_phases, to_sequences};
 
-/// How the angles of an island are tied down at its root.
+/// How the angles of an island without angle readings are tied down: phase a at zero at the root ...
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct AngleReference {
+pub(super) struct AngleReference<const N: usize> {
     pub(super) position: usize,
-    /// Weight that holds the angle of phase a at zero.
-    pub(super) pin: f64,
-    /// Weight of "the angles of the three phases are 120 degrees apart".
-    pub(super) balance: f64,
+    /// Symmetric weights over how far the phases' angles are from 0, -120 and 120 degrees.
+    pub(super) weights: [[f64; N]; N],
+}
+
+impl<const N: usize> AngleReference<N> {
+    /// Phase a has angle zero.
+    pub(super) fn pin(position: usize) -> Self {
+        let mut weights = [[0.0; N]; N];
+        weights[0][0] = PIN;
+        Self { position, weights }
+    }
+
+    /// ... and the phases 120 degrees apart, as well as a weight each says, at a node whose voltage is read.
+    pub(super) fn balance(position: usize, weight: [f64; N]) -> Self {
+        let total: f64 = weight.iter().sum();
+        let mut weights = [[0.0; N]; N];
+        for (i, row) in weights.iter_mut().enumerate() {
+            for (j, entry) in row.iter_mut().enumerate() {
+                // the common angle is free: least squares over it leaves this
+                *entry = if i == j { weight[i] } else { 0.0 } - weight[i] * weight[j] / total;
+            }
+        }
+        Self { position, weights }
+    }
 }
 
 /// Weight that makes an angle exact, for all that matters.
@@ -177,23 +197,10 @@ fn add_phase_map<const N: usize, const B: usize>(block: &mut Block<B>, map: impl
     }
 }
 
-/// Weights over the turns of the phases at the reference: symmetric, `N` by `N`.
-fn reference_weights<const N: usize>(reference: &AngleReference) -> [[f64; N]; N] {
-    let mut weights = [[0.0; N]; N];
-    for (i, row) in weights.iter_mut().enumerate() {
-        for (j, weight) in row.iter_mut().enumerate() {
-            let own = if i == j { 1.0 } else { 0.0 };
-            *weight = reference.balance * (own - 1.0 / N as f64);
-        }
-    }
-    weights[0][0] += reference.pin;
-    weights
-}
-
 /// Gradient of what ties the angles down.
-pub(super) fn reference_gradient<const N: usize>(reference: &AngleReference, v: &[C64; N]) -> [C64; N] {
+pub(super) fn reference_gradient<const N: usize>(reference: &AngleReference<N>, v: &[C64; N]) -> [C64; N] {
     let u = to_phases(v);
-    let weights = reference_weights::<N>(reference);
+    let weights = &reference.weights;
     let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], -phase_turn(k)));
     to_sequences(&std::array::from_fn(|k| {
         let pull: f64 = (0..N).map(|j| weights[k][j] * turns[j]).sum();
@@ -202,9 +209,9 @@ pub(super) fn reference_gradient<const N: usize>(reference: &AngleReference, v: 
 }
 
 /// Adds the curvature of what ties the angles down.
-pub(super) fn add_reference_derivative<const N: usize, const B: usize>(reference: &AngleReference, v: &[C64; N], block: &mut Block<B>) {
+pub(super) fn add_reference_derivative<const N: usize, const B: usize>(reference: &AngleReference<N>, v: &[C64; N], block: &mut Block<B>) {
     let u = to_phases(v);
-    let weights = reference_weights::<N>(reference);
+    let weights = &reference.weights;
     add_phase_map(block, |du: &[C64; N]| {
         let turned: [f64; N] = std::array::from_fn(|k| (u[k].conj() * du[k]).im / u[k].norm_sqr());
         std::array::from_fn(|k| {
@@ -214,12 +221,12 @@ pub(super) fn add_reference_derivative<const N: usize, const B: usize>(reference
     });
 }
 
-/// The balance residual's sum of squares at the reference.
-pub(super) fn reference_sum<const N: usize>(reference: &AngleReference, v: &[C64; N]) -> f64 {
+/// The weighted sum of squares of what ties the angles down.
+pub(super) fn reference_sum<const N: usize>(reference: &AngleReference<N>, v: &[C64; N]) -> f64 {
     let u = to_phases(v);
     let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], -phase_turn(k)));
-    let mean = turns.iter().sum::<f64>() / N as f64;
-    reference.balance * turns.iter().map(|turn| (turn - mean).powi(2)).sum::<f64>()
+    let row = |i: usize| (0..N).map(|j| reference.weights[i][j] * turns[j]).sum::<f64>();
+    (0..N).map(|i| turns[i] * row(i)).sum()
 }
 
 #[cfg(test)]

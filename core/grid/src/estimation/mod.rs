@@ -34,8 +34,8 @@ pub struct EstimateOptions {
     pub tolerance_pu: f64,
     /// Most iterations.
     pub iterations_max: usize,
-    /// Standard deviation of "the source's phases are 120 degrees apart" in asymmetric estimates whose readings have no angles;
-    /// `None`: as sharp as the sharpest reading, as power-grid-model has it.
+    /// Standard deviation of "the phases are 120 degrees apart" at the source (or, if its voltage is not read, where the first one is)
+    /// in asymmetric estimates whose readings have no angles; `None`: that of the voltage reading, as power-grid-model has it.
     pub balance_sigma_rad: Option<f64>,
 }
 
@@ -263,7 +263,7 @@ fn free_injections<const N: usize>(network: &Network, admittance: &Admittance<N>
 }
 
 /// Ties down the angles of each island at its root, and guesses a voltage where none is measured.
-fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>, options: &EstimateOptions) -> Vec<AngleReference> {
+fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>, options: &EstimateOptions) -> Vec<AngleReference<N>> {
     let n_islands = admittance.topology.islands().len();
     let (mut has_voltage, mut has_angle) = (vec![false; n_islands], vec![false; n_islands]);
     let island_at = |position: usize| admittance.topology.island_of(admittance.order.node[position] as usize).unwrap_or(0);
@@ -274,23 +274,29 @@ fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Reading
     for flow in &readings.flows {
         has_angle[island_at(flow.near)] |= flow.quantity == readings::Quantity::Current(crate::network::CurrentAngle::Global);
     }
-    let balance = match options.balance_sigma_rad {
-        Some(sigma) => sigma.powi(-2),
-        None if readings.variance_min.is_finite() => readings.variance_min.recip(),
-        None => 1.0,
-    };
     let mut references = Vec::new();
     for (index, island) in admittance.topology.islands().iter().enumerate() {
-        let position = admittance.order.position[island.root] as usize;
+        let root = admittance.order.position[island.root] as usize;
         if !has_voltage[index] {
-            readings.guess_voltage(position, GUESS_WEIGHT);
+            readings.guess_voltage(root, GUESS_WEIGHT);
         }
-        if !has_angle[index] {
-            references.push(AngleReference {
-                position,
-                pin: PIN,
-                balance: if N == 1 { 0.0 } else { balance },
-            });
+        if has_angle[index] {
+            continue;
+        }
+        references.push(AngleReference::pin(root));
+        // the root, or else the first node of the network whose voltage is read
+        let balanced = readings
+            .voltages
+            .iter()
+            .filter(|voltage| island_at(voltage.position) == index)
+            .min_by_key(|voltage| (voltage.position != root, admittance.order.node[voltage.position]));
+        let weight = match (balanced, options.balance_sigma_rad) {
+            (_, Some(sigma)) => [sigma.powi(-2); N],
+            (Some(voltage), None) => voltage.magnitude_weight,
+            (None, None) => [0.0; N],
+        };
+        if let Some(voltage) = balanced.filter(|_| N == 3 && weight.iter().all(|&weight| weight > 0.0)) {
+            references.push(AngleReference::balance(voltage.position, weight));
         }
     }
     references

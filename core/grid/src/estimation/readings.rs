@@ -245,34 +245,38 @@ fn voltage_single<const N: usize>(network: &Network, sensor: &VoltageSensor) -> 
     let variance = (sensor.u_sigma_v / base).powi(2);
     let value = voltage_value::<N>(network, sensor);
     Single {
-        // a phasor's error is a disc: its angle's deviation is the magnitude's over the magnitude
-        variance: value.map(|u| C64::new(variance, variance / (u.re * u.re))),
+        // a phasor's error is a disc of the same size: at rated voltage the magnitude's deviation per unit is the angle's in rad
+        variance: [C64::new(variance, variance); N],
         value,
     }
     .without_gaps()
 }
 
-/// Current as a phasor by phase, or its magnitude (real part) alone.
+/// Current as a phasor by phase, or its magnitude (real part) alone. A local angle is that of the voltage minus that of the current.
 pub(super) fn current_value<const N: usize>(network: &Network, sensor: &CurrentSensor) -> [C64; N] {
-    let base = current_base(network, sensor);
-    let (i, angle) = (by_phase::<N>(sensor.i_a), by_phase::<N>(sensor.angle_rad));
-    std::array::from_fn(|k| {
-        let turn = match (sensor.i_a, sensor.angle_kind) {
-            (PerPhase::Symmetric(_), CurrentAngle::Global) => phase_turn(k),
-            _ => 0.0,
-        };
-        match has_angle(sensor) {
-            true => C64::from_polar(i[k] / base, angle[k] - turn),
-            false => C64::new(i[k] / base, 0.0),
-        }
+    let phasors = current_phasors::<N>(network, sensor);
+    std::array::from_fn(|k| match N {
+        1 => phasors.iter().sum::<C64>() / 3.0,
+        _ => phasors[k],
     })
 }
 
-fn by_phase<const N: usize>(x: PerPhase) -> [f64; N] {
-    std::array::from_fn(|k| match (x, N) {
-        (PerPhase::Symmetric(x), _) => x,
-        (PerPhase::Phases(x), 1) => x.iter().sum::<f64>() / 3.0,
-        (PerPhase::Phases(x), _) => x[k],
+/// Current of each phase; turned back to phase a for a symmetric calculation, whose current is their mean.
+fn current_phasors<const N: usize>(network: &Network, sensor: &CurrentSensor) -> [C64; 3] {
+    let base = current_base(network, sensor);
+    let is_global = sensor.angle_kind == CurrentAngle::Global;
+    std::array::from_fn(|k| {
+        let turn = match (sensor.i_a, is_global && has_angle(sensor)) {
+            (_, false) => 0.0,
+            (PerPhase::Symmetric(_), _) if N == 3 => -phase_turn(k),
+            (PerPhase::Phases(_), _) if N == 1 => phase_turn(k),
+            _ => 0.0,
+        };
+        let of = |x: PerPhase| x.values().get(k).or(x.values().first()).copied().unwrap_or(f64::NAN);
+        match has_angle(sensor) {
+            true => C64::from_polar(of(sensor.i_a) / base, of(sensor.angle_rad) + turn),
+            false => C64::new(of(sensor.i_a) / base, 0.0),
+        }
     })
 }
 
@@ -290,18 +294,28 @@ fn has_angle(sensor: &CurrentSensor) -> bool {
 }
 
 fn current_single<const N: usize>(network: &Network, sensor: &CurrentSensor) -> Single<N> {
-    let value = current_value::<N>(network, sensor);
-    let variance = (sensor.i_sigma_a / current_base(network, sensor)).powi(2);
-    let variance = value.map(|i| match has_angle(sensor) {
+    let magnitude = (sensor.i_sigma_a / current_base(network, sensor)).powi(2);
+    let angle = sensor.angle_sigma_rad.powi(2);
+    let variances = current_phasors::<N>(network, sensor).map(|i| match has_angle(sensor) {
         true => {
-            // along and across the phasor, turned into real and imaginary parts
-            let (along, across) = (variance, i.norm_sqr() * sensor.angle_sigma_rad.powi(2));
-            let (cos, sin) = (i.re / i.norm(), i.im / i.norm());
-            C64::new(along * cos * cos + across * sin * sin, along * sin * sin + across * cos * cos)
+            // the errors of magnitude and angle, propagated to the real and imaginary part to second order
+            let (square, size) = (i.norm_sqr(), i.norm());
+            let (cos, sin) = ((i.re / size).powi(2), (i.im / size).powi(2));
+            C64::new(
+                magnitude * (cos + angle * sin) + square * (angle * sin + angle * angle / 2.0 * cos),
+                magnitude * (sin + angle * cos) + square * (angle * cos + angle * angle / 2.0 * sin),
+            )
         }
-        false => C64::new(variance, f64::INFINITY),
+        false => C64::new(magnitude, f64::INFINITY),
     });
-    Single { value, variance }.without_gaps()
+    Single {
+        value: current_value(network, sensor),
+        variance: std::array::from_fn(|k| match (sensor.i_a, N) {
+            (PerPhase::Phases(_), 1) => variances.iter().sum::<C64>() / 9.0,
+            _ => variances[k],
+        }),
+    }
+    .without_gaps()
 }
 
 impl<const N: usize> Readings<N> {
@@ -453,7 +467,14 @@ impl<const N: usize> Readings<N> {
             }
         }
         for (position, sensors) in by_position {
-            let readings: Vec<Single<N>> = sensors.iter().map(|&index| singles[index]).collect();
+            let mut readings: Vec<Single<N>> = sensors.iter().map(|&index| singles[index]).collect();
+            let has_angle = |reading: &Single<N>| reading.variance.iter().all(|variance| variance.im.is_finite());
+            if !readings.iter().all(has_angle) {
+                // a node where one of several sensors lacks the angle keeps the magnitudes only, as in power-grid-model
+                for reading in &mut readings {
+                    reading.variance.iter_mut().for_each(|variance| variance.im = f64::INFINITY);
+                }
+            }
             let (merged, shares) = merge(&readings);
             let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
             let voltage = Voltage {
