@@ -132,9 +132,13 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 }
                 Place::Injection(_) => {}
                 Place::Voltage(index) => {
-                    self.readings.voltages[index].magnitude[k] += first;
-                    if share.second[k] > 0.0 {
-                        self.readings.voltages[index].angle[k] += second;
+                    let voltage = &mut self.readings.voltages[index];
+                    if voltage.angle_weight[k] > 0.0 {
+                        let merged = readings::polar(C64::new(voltage.magnitude[k], voltage.angle[k]));
+                        let moved = merged + (readings::polar(new[k]) - readings::polar(old[k])) * share.first[k];
+                        (voltage.magnitude[k], voltage.angle[k]) = moved.to_polar();
+                    } else {
+                        voltage.magnitude[k] += first;
                     }
                 }
                 Place::Flow(index) => self.readings.flows[index].value[k] += C64::new(first, second),

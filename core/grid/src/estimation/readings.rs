@@ -232,6 +232,11 @@ pub(super) fn voltage_value<const N: usize>(network: &Network, sensor: &VoltageS
     }
 }
 
+/// A phasor from magnitude (real part) and angle (imaginary part).
+pub(super) fn polar(reading: C64) -> C64 {
+    C64::from_polar(reading.re, reading.im)
+}
+
 /// How far phase `k` lags phase a, rad.
 pub(super) fn phase_turn(k: usize) -> f64 {
     [0.0, 1.0, -1.0][k] * std::f64::consts::TAU / 3.0
@@ -475,7 +480,13 @@ impl<const N: usize> Readings<N> {
                     reading.variance.iter_mut().for_each(|variance| variance.im = f64::INFINITY);
                 }
             }
-            let (merged, shares) = merge(&readings);
+            let (mut merged, shares) = merge(&readings);
+            for k in (0..N).filter(|&k| merged.variance[k].im.is_finite()) {
+                // readings with angles are merged as phasors
+                let parts = readings.iter().zip(&shares).map(|(reading, share)| polar(reading.value[k]) * share.0[k]);
+                let (magnitude, angle) = parts.sum::<C64>().to_polar();
+                merged.value[k] = C64::new(magnitude, angle);
+            }
             let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
             let voltage = Voltage {
                 position,
