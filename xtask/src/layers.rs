@@ -54,7 +54,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "flexmeter-grid",
         ours: &["flexmeter-model"],
-        external: Some(&["nalgebra", "pulp", "serde", "serde_json", "thiserror"]),
+        external: Some(&["nalgebra", "pulp", "serde", "serde_json", "statrs", "thiserror"]),
         never_named: &[],
         never: &["getrandom", "chrono", "rayon", "timely", "differential-dataflow", "arrow"],
         reason: "the grid engine is pure numerics: text or numbers in, numbers out, the same answer each time; no I/O, no clock, no threads",

@@ -9,6 +9,7 @@ mod admittance;
 mod elimination;
 pub mod error;
 pub mod estimation;
+mod flows;
 mod model;
 pub mod network;
 pub mod pgm;
@@ -16,5 +17,6 @@ pub mod power_flow;
 pub mod topology;
 
 pub use error::GridError;
+pub use flows::BranchFlow;
 pub use model::BASE_POWER_VA;
 pub use nalgebra::Complex;

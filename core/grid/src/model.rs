@@ -228,7 +228,7 @@ fn zero_sequence(branch: &Branch, transformer: &Transformer, series: C64, shunt:
     let floating = C64::new(0.0, series.im * FLOATING_ZERO_SEQUENCE);
     let side = |winding, opposite, grounding: C64, is_closed: bool| match (winding, opposite) {
         _ if !is_closed => C64::ZERO,
-        (WyeN, Delta) => (z + grounding).inv() + shunt,
+        (WyeN, Delta) => ((series + shunt).inv() + grounding).inv(),
         (WyeN, Wye) if shunt != C64::ZERO => (shunt.inv() + grounding).inv() + floating,
         (ZigzagN, _) => (z * 0.1 + grounding).inv(),
         _ => floating,

@@ -418,6 +418,23 @@ impl Network {
         }
     }
 
+    /// Changes the reading of a power sensor: its index in [`Self::power_sensors`].
+    pub fn change_power_reading(&mut self, sensor: usize, change: impl FnOnce(PerPhase, PerPhase) -> (PerPhase, PerPhase)) {
+        if let Some(sensor) = self.power_sensors.get_mut(sensor) {
+            let (p, q) = change(sensor.p_w, sensor.q_var);
+            sensor.p_w.update(p);
+            sensor.q_var.update(q);
+        }
+    }
+
+    /// Changes the reading of a voltage sensor: its index in [`Self::voltage_sensors`].
+    pub fn change_voltage_reading(&mut self, sensor: usize, change: impl FnOnce(PerPhase) -> PerPhase) {
+        if let Some(sensor) = self.voltage_sensors.get_mut(sensor) {
+            let u = change(sensor.u_v);
+            sensor.u_v.update(u);
+        }
+    }
+
     /// Component type of a reference.
     pub(crate) fn component(&self, reference: Reference) -> &'static str {
         match reference {

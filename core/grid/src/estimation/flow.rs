@@ -99,4 +99,35 @@ impl<const N: usize> Flow<N> {
         }
         block
     }
+
+    /// What Gauss-Newton leaves out of the curvature: the residuals times the second derivatives of the power, between the parts of the
+    /// voltages at the near end and, likewise, of the near with the far end. Nothing for currents.
+    pub(super) fn second_derivatives<const B: usize>(&self, at: &Operating<N>) -> (Block<B>, Block<B>) {
+        let (mut near_near, mut near_far) = (zero(), zero());
+        if self.quantity != Quantity::Power {
+            return (near_near, near_far);
+        }
+        let zero = [C64::ZERO; N];
+        let mut du = [zero; B];
+        let (mut di_near, mut di_far) = ([zero; B], [zero; B]);
+        for column in 0..2 * N {
+            let mut unit = zero;
+            unit[column / 2] = if column % 2 == 0 { C64::ONE } else { C64::I };
+            du[column] = to_phases(&unit);
+            di_near[column] = current(self, &unit, &zero);
+            di_far[column] = current(self, &zero, &unit);
+        }
+        let pull: [C64; N] = std::array::from_fn(|k| {
+            let residual = at.reading[k] - self.value[k];
+            C64::new(self.weight[k].re * residual.re, self.weight[k].im * residual.im).conj()
+        });
+        let both = |du: &[C64; N], di: &[C64; N]| (0..N).map(|k| (pull[k] * du[k] * di[k].conj()).re).sum::<f64>();
+        for column in 0..2 * N {
+            for row in 0..2 * N {
+                near_near[column][row] = both(&du[row], &di_near[column]) + both(&du[column], &di_near[row]);
+                near_far[column][row] = both(&du[row], &di_far[column]);
+            }
+        }
+        (near_near, near_far)
+    }
 }

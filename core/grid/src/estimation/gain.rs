@@ -7,9 +7,11 @@
 //! The factorization may be of an earlier state: each step solves with it against the exact equations of the present state, so an old
 //! factorization costs steps, never accuracy.
 
+use std::collections::HashMap;
+
 use super::block::{
     Block, Column, add_multiplier, add_voltage, invert, multiply, multiply_transposed, multipliers, product, product_transposed, subtract,
-    voltages, zero,
+    transpose, voltages, zero,
 };
 use super::local::{
     AngleReference, add_reference_derivative, add_voltage_derivative, injection, injection_derivative, reference_gradient, voltage_gradient,
@@ -61,10 +63,22 @@ pub(super) struct Gain<const N: usize, const B: usize> {
     /// Slot of each full block.
     dense_slots: Vec<u32>,
     pub(super) references: Vec<AngleReference<N>>,
+    /// For each position with readings of its voltage or of flows: their indices in the readings, and in `references`.
+    read_at: HashMap<u32, ReadAt>,
+    /// Positions that have several slots when they are eliminated: the nodes on loops.
+    core: Vec<u32>,
     /// Right-hand sides as they gather; zero between two steps.
     gathered: Vec<Column<B>>,
     /// Forward half of a step, then the step.
     pub(super) step: Vec<Column<B>>,
+}
+
+/// What else is read at a position.
+#[derive(Debug, Clone, Default)]
+struct ReadAt {
+    voltages: Vec<u32>,
+    flows: Vec<u32>,
+    references: Vec<u32>,
 }
 
 /// A pivot without inverse, at this position.
@@ -117,7 +131,10 @@ impl<const N: usize, const B: usize> Gain<N, B> {
             })
             .collect();
         let n = order.len();
+        let core = (0..n).filter(|&i| order.slots(i).len() > 1).map(|i| i as u32).collect();
         Self {
+            read_at: read_at(readings, &references),
+            core,
             rows,
             more,
             free,
@@ -199,19 +216,26 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         for flow in &readings.flows {
             let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
             let jacobian = flow.jacobian::<B>(&at);
+            let (near_near, near_far) = match gauss_newton {
+                true => (zero(), zero()),
+                false => flow.second_derivatives(&at),
+            };
             add_block(&mut self.inverse[flow.near], &flow.curvature(&jacobian.near, &jacobian.near));
+            add_block(&mut self.inverse[flow.near], &near_near);
             if flow.far == flow.near {
                 continue;
             }
             add_block(&mut self.inverse[flow.far], &flow.curvature(&jacobian.far, &jacobian.far));
-            let (first, second) = match flow.near < flow.far {
-                true => (&jacobian.near, &jacobian.far),
-                false => (&jacobian.far, &jacobian.near),
+            // row: the earlier end, column: the later one
+            let (first, second, more) = match flow.near < flow.far {
+                true => (&jacobian.near, &jacobian.far, near_far),
+                false => (&jacobian.far, &jacobian.near, transpose(&near_far)),
             };
             if let Some(slot) = self.order.slot_between(flow.near, flow.far)
                 && let Ok(index) = self.dense_slots.binary_search(&(slot as u32))
             {
                 add_block(&mut self.dense[index], &flow.curvature(first, second));
+                add_block(&mut self.dense[index], &more);
             }
         }
     }
@@ -381,6 +405,274 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         }
         largest.sqrt()
     }
+}
+
+/// Voltages that a partial step has moved, but not passed on to what hangs below them.
+#[derive(Debug, Clone)]
+pub(super) struct Pending<const B: usize> {
+    pub(super) step: Vec<Column<B>>,
+    /// Whether a position has anything to pass on.
+    pub(super) is_set: Vec<bool>,
+    pub(super) any: bool,
+    /// How far the voltage of a position has moved to first order since its equations were last looked at, per unit.
+    pub(super) moved: Vec<f64>,
+    /// Positions that have moved further than [`Self::moved_max`].
+    pub(super) too_far: Vec<u32>,
+    pub(super) moved_max: f64,
+}
+
+impl<const B: usize> Pending<B> {
+    pub(super) fn new(n: usize, moved_max: f64) -> Self {
+        Self {
+            step: vec![[0.0; B]; n],
+            is_set: vec![false; n],
+            any: false,
+            moved: vec![0.0; n],
+            too_far: Vec::new(),
+            moved_max,
+        }
+    }
+
+    fn add(&mut self, position: usize, step: &Column<B>) {
+        for row in 0..B {
+            self.step[position][row] += step[row];
+        }
+        self.is_set[position] = true;
+        self.any = true;
+    }
+}
+
+impl<const N: usize, const B: usize> Gain<N, B> {
+    /// The positions that a change at some of them reaches on its way to the root, in the order of elimination.
+    pub(super) fn reach(&self, changed: &[u32], is_reached: &mut [bool]) -> Vec<u32> {
+        let mut reached = Vec::new();
+        for &start in changed.iter().chain(&self.core) {
+            let mut next = Some(start as usize);
+            while let Some(i) = next.filter(|&i| !is_reached[i]) {
+                is_reached[i] = true;
+                reached.push(i as u32);
+                next = self.order.parent(i);
+            }
+        }
+        reached.sort_unstable();
+        reached
+    }
+
+    /// Passes on all that is pending, from the root to the leaves.
+    pub(super) fn pass_all(&self, x: &mut [Column<B>], pending: &mut Pending<B>) {
+        for i in (0..x.len()).rev() {
+            if !pending.is_set[i] {
+                continue;
+            }
+            let step = pending.step[i];
+            for &(earlier, _) in self.order.earlier(i) {
+                let earlier = earlier as usize;
+                if self.rows[earlier].n_more == 0 {
+                    let moved = self.below(earlier, &step);
+                    for row in 0..B {
+                        x[earlier][row] += moved[row];
+                        pending.step[earlier][row] += moved[row];
+                    }
+                    pending.is_set[earlier] = true;
+                }
+            }
+        }
+        *pending = Pending::new(x.len(), pending.moved_max);
+    }
+
+    /// Passes on what is pending at some positions, the later ones first, to what hangs directly below, before they are looked at.
+    pub(super) fn pass_pending(&self, positions: &[u32], x: &mut [Column<B>], pending: &mut Pending<B>) {
+        for &i in positions.iter().rev() {
+            pending.moved[i as usize] = 0.0;
+            if !std::mem::take(&mut pending.is_set[i as usize]) {
+                continue;
+            }
+            let step = std::mem::replace(&mut pending.step[i as usize], [0.0; B]);
+            for &(earlier, _) in self.order.earlier(i as usize) {
+                if self.rows[earlier as usize].n_more == 0 {
+                    self.move_one(earlier as usize, &step, x, pending);
+                }
+            }
+        }
+    }
+
+    /// Takes in what has moved too far, and what that moves too far below it; whether there was nothing.
+    pub(super) fn widen(&self, reached: &mut Vec<u32>, is_reached: &mut [bool], x: &mut [Column<B>], pending: &mut Pending<B>) -> bool {
+        let n_before = reached.len();
+        while let Some(position) = pending.too_far.pop() {
+            if !std::mem::replace(&mut is_reached[position as usize], true) {
+                reached.push(position);
+                self.pass_pending(&[position], x, pending);
+            }
+        }
+        let is_closed = reached.len() == n_before;
+        if !is_closed {
+            reached.sort_unstable();
+        }
+        is_closed
+    }
+
+    /// How a position with one slot follows a step of its later neighbour.
+    #[inline(always)]
+    pub(super) fn below(&self, position: usize, step: &Column<B>) -> Column<B> {
+        multiply(&self.inverse[position], &pull::<N, B>(&self.rows[position].slot, &self.dense, step))
+    }
+
+    /// One step of the iteration on some positions, closed towards the root ([`Self::reach`]), and how far it went (as [`Self::step`]).
+    /// Everything beside them follows to first order, at once where it hangs directly below, later where it is deeper ([`Pending`]).
+    pub(super) fn partial_step(
+        &mut self,
+        readings: &Readings<N>,
+        x: &mut [Column<B>],
+        reached: &[u32],
+        is_reached: &[bool],
+        pending: &mut Pending<B>,
+    ) -> f64 {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for &i in reached {
+                    self.partial_forward(readings, x, i as usize);
+                }
+                let mut largest = 0.0;
+                for &i in reached.iter().rev() {
+                    let size = self.partial_backward(x, i as usize);
+                    largest = if size <= largest { largest } else { size };
+                }
+                for &i in reached {
+                    for &(earlier, _) in self.order.earlier(i as usize) {
+                        if !is_reached[earlier as usize] {
+                            self.move_one(earlier as usize, &self.step[i as usize], x, pending);
+                        }
+                    }
+                }
+                largest
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn partial_forward(&mut self, readings: &Readings<N>, x: &[Column<B>], i: usize) {
+        let mut rest = std::mem::replace(&mut self.gathered[i], [0.0; B]);
+        self.subtract_read(readings, x, i, &mut rest);
+        let row = self.rows[i];
+        let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[i]), multipliers(&x[i]));
+        subtract_own(&row, &v, &nu, &mut rest);
+        for &(earlier, _) in self.order.earlier(i) {
+            let earlier = earlier as usize;
+            let nth = self.order.slots(earlier).position(|slot| self.order.later[slot] as usize == i).unwrap_or(0);
+            let slot = self.slot(earlier, nth);
+            let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[earlier]), multipliers(&x[earlier]));
+            for k in 0..N {
+                add_voltage::<N, B>(&mut rest, k, slot.upper[k].conj() * nu[k]);
+                add_multiplier::<N, B>(&mut rest, k, slot.lower[k] * v[k]);
+            }
+        }
+        let n_slots = self.n_slots(i);
+        for nth in 0..n_slots {
+            let slot = *self.slot(i, nth);
+            subtract_neighbour(&slot, &x[slot.later as usize], &mut rest);
+        }
+        let half = multiply(&self.inverse[i], &rest);
+        self.step[i] = half;
+        let nothing = [C64::ZERO; N];
+        for nth in 0..n_slots {
+            let slot = *self.slot(i, nth);
+            pass_on::<N, B>(&slot, &self.dense, &nothing, &nothing, &half, &mut self.gathered[slot.later as usize]);
+        }
+    }
+
+    /// What readings of voltages and flows pull at one position.
+    fn subtract_read(&self, readings: &Readings<N>, x: &[Column<B>], i: usize, rest: &mut Column<B>) {
+        let Some(read) = self.read_at.get(&(i as u32)) else {
+            return;
+        };
+        let v: [C64; N] = voltages(&x[i]);
+        for &index in &read.voltages {
+            let gradient = voltage_gradient(&readings.voltages[index as usize], &v);
+            for k in 0..N {
+                add_voltage::<N, B>(rest, k, -gradient[k]);
+            }
+        }
+        for &index in &read.references {
+            let gradient = reference_gradient(&self.references[index as usize], &v);
+            for k in 0..N {
+                add_voltage::<N, B>(rest, k, -gradient[k]);
+            }
+        }
+        for &index in &read.flows {
+            let flow = &readings.flows[index as usize];
+            let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
+            let (near, far) = flow.gradients::<B>(&at);
+            for row in 0..2 * N {
+                rest[row] -= if flow.near == i { near[row] } else { 0.0 };
+                rest[row] -= if flow.far == i { far[row] } else { 0.0 };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn partial_backward(&mut self, x: &mut [Column<B>], i: usize) -> f64 {
+        let n_slots = self.n_slots(i);
+        if n_slots > 0 {
+            let mut pulled = [0.0; B];
+            for nth in 0..n_slots {
+                let slot = self.slot(i, nth);
+                let from_there = pull::<N, B>(slot, &self.dense, &self.step[slot.later as usize]);
+                for row in 0..B {
+                    pulled[row] += from_there[row];
+                }
+            }
+            let change = multiply(&self.inverse[i], &pulled);
+            for row in 0..B {
+                self.step[i][row] += change[row];
+            }
+        }
+        for row in 0..B {
+            x[i][row] += self.step[i][row];
+        }
+        voltage_size::<N, B>(&self.step[i])
+    }
+
+    /// Moves a position by a step of its later neighbour, and leaves what hangs below it pending.
+    #[inline(always)]
+    fn move_one(&self, position: usize, above: &Column<B>, x: &mut [Column<B>], pending: &mut Pending<B>) {
+        let step = self.below(position, above);
+        for row in 0..B {
+            x[position][row] += step[row];
+        }
+        pending.add(position, &step);
+        pending.moved[position] += voltage_size::<N, B>(&step);
+        if !(pending.moved[position] <= pending.moved_max) {
+            pending.too_far.push(position as u32);
+        }
+    }
+}
+
+#[inline(always)]
+fn voltage_size<const N: usize, const B: usize>(step: &Column<B>) -> f64 {
+    let mut square = 0.0;
+    for part in &step[..2 * N] {
+        square += part * part;
+    }
+    square.sqrt()
+}
+
+fn read_at<const N: usize>(readings: &Readings<N>, references: &[AngleReference<N>]) -> HashMap<u32, ReadAt> {
+    let mut at: HashMap<u32, ReadAt> = HashMap::new();
+    for (index, voltage) in readings.voltages.iter().enumerate() {
+        at.entry(voltage.position as u32).or_default().voltages.push(index as u32);
+    }
+    for (index, reference) in references.iter().enumerate() {
+        at.entry(reference.position as u32).or_default().references.push(index as u32);
+    }
+    for (index, flow) in readings.flows.iter().enumerate() {
+        at.entry(flow.near as u32).or_default().flows.push(index as u32);
+        if flow.far != flow.near {
+            at.entry(flow.far as u32).or_default().flows.push(index as u32);
+        }
+    }
+    at
 }
 
 /// The node's own equations, with the sign of a right-hand side.

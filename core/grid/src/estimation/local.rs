@@ -18,6 +18,8 @@ pub(super) struct AngleReference<const N: usize> {
     pub(super) position: usize,
     /// Symmetric weights over how far the phases' angles are from 0, -120 and 120 degrees.
     pub(super) weights: [[f64; N]; N],
+    /// Whether it says how far the phases are apart, or else where phase a is.
+    pub(super) is_balance: bool,
 }
 
 impl<const N: usize> AngleReference<N> {
@@ -25,7 +27,11 @@ impl<const N: usize> AngleReference<N> {
     pub(super) fn pin(position: usize) -> Self {
         let mut weights = [[0.0; N]; N];
         weights[0][0] = PIN;
-        Self { position, weights }
+        Self {
+            position,
+            weights,
+            is_balance: false,
+        }
     }
 
     /// ... and the phases 120 degrees apart, as well as a weight each says, at a node whose voltage is read.
@@ -38,7 +44,11 @@ impl<const N: usize> AngleReference<N> {
                 *entry = if i == j { weight[i] } else { 0.0 } - weight[i] * weight[j] / total;
             }
         }
-        Self { position, weights }
+        Self {
+            position,
+            weights,
+            is_balance: true,
+        }
     }
 }
 

@@ -6,10 +6,14 @@
 //! where they differ from D4.6's normal equations and why.
 
 mod block;
+mod covariance;
 mod flow;
 mod gain;
+mod incremental;
 mod local;
 mod readings;
+mod trust;
+mod uncertainty;
 
 use crate::admittance::Admittance;
 use crate::elimination::NONE;
@@ -18,9 +22,12 @@ use crate::model::{C64, to_phases};
 use crate::network::Network;
 use crate::power_flow::{Convergence, no_load_voltages};
 use block::{Column, multipliers, voltages};
-use gain::{Gain, SingularAt};
-use local::{AngleReference, PIN};
-use readings::{Injection, Place, Readings, Share};
+use gain::Gain;
+use incremental::Changes;
+use local::AngleReference;
+use readings::{Disabled, Injection, Place, Readings, Share};
+pub use trust::{BadData, BadDataOptions, Quantity, Residual, Sensor, Trust, estimate_without_bad_data};
+pub use uncertainty::Uncertainty;
 
 /// Weight of "about one per unit" where no voltage is measured: the estimate exists, and says that it does not know.
 const GUESS_WEIGHT: f64 = 1.0;
@@ -57,6 +64,9 @@ pub struct Estimator<const N: usize, const B: usize> {
     gain: Gain<N, B>,
     /// Voltages and multipliers by position.
     state: Vec<Column<B>>,
+    /// Readings that were taken out.
+    disabled: Disabled,
+    changes: Changes<B>,
     options: EstimateOptions,
     /// Node ids by position, for errors.
     node_ids: Vec<i64>,
@@ -78,21 +88,49 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     pub fn new(network: &Network, options: EstimateOptions) -> Result<Self, GridError> {
         const { assert!(B == 4 * N && (N == 1 || N == 3)) };
         let admittance = Admittance::<N>::new(network)?;
-        let mut readings = Readings::new(network, &admittance)?;
-        let free = free_injections(network, &admittance, &mut readings);
-        let references = references(&admittance, &mut readings, &options);
-        let gain = Gain::new(&admittance, &readings, free, references);
+        let disabled = Disabled::new();
+        let (readings, gain) = system(network, &admittance, &disabled, &options)?;
         let start = start(network, &admittance, &readings)?;
         let node_ids = admittance.order.node.iter().map(|&node| network.nodes[node as usize].id).collect();
         Ok(Self {
+            changes: Changes::new(start.len()),
             state: start.iter().map(column_of).collect(),
             admittance,
             readings,
             gain,
+            disabled,
             options,
             node_ids,
             is_factorized: false,
         })
+    }
+
+    /// Lets the scalar reading of a residual take part or not; all phases of it, if the sensor does not tell them apart.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn set_enabled(&mut self, network: &Network, reading: &Residual, enabled: bool) -> Result<(), GridError> {
+        let is_second = matches!(reading.quantity, Quantity::Angle | Quantity::ReactivePower | Quantity::CurrentImaginary);
+        let symmetric = match reading.sensor {
+            Sensor::Voltage(index) => network.voltage_sensors[index].u_v,
+            Sensor::Power(index) => network.power_sensors[index].p_w,
+            Sensor::Current(index) => network.current_sensors[index].i_a,
+        };
+        let phases = match symmetric {
+            crate::network::PerPhase::Symmetric(_) => 0..N,
+            crate::network::PerPhase::Phases(_) => reading.phase..reading.phase + 1,
+        };
+        for phase in phases {
+            match enabled {
+                true => self.disabled.remove(&(reading.sensor, is_second, phase)),
+                false => self.disabled.insert((reading.sensor, is_second, phase)),
+            };
+        }
+        self.settle();
+        self.changes.start(false);
+        (self.readings, self.gain) = system(network, &self.admittance, &self.disabled, &self.options)?;
+        self.is_factorized = false;
+        Ok(())
     }
 
     /// A new reading of a power sensor: its index in [`Network::power_sensors`].
@@ -123,6 +161,15 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     }
 
     fn move_reading(&mut self, share: &Share<N>, old: &[C64; N], new: &[C64; N]) {
+        match share.place {
+            Place::Injection(position) => self.changes.note(position),
+            Place::Voltage(index) => self.changes.note(self.readings.voltages[index].position),
+            Place::Flow(index) => {
+                let (near, far) = (self.readings.flows[index].near, self.readings.flows[index].far);
+                self.changes.note(near);
+                self.changes.note(far);
+            }
+        }
         for k in 0..N {
             let (first, second) = (share.first[k] * (new[k].re - old[k].re), share.second[k] * (new[k].im - old[k].im));
             match share.place {
@@ -146,11 +193,24 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
     }
 
-    /// Estimates from the last state.
+    /// Estimates from the last state: along the ways from the changed readings to the root if there are few, else everywhere.
     ///
     /// # Errors
     /// [`GridError::NotConverged`] and [`GridError::Singular`].
     pub fn estimate(&mut self) -> Result<Convergence, GridError> {
+        match self.estimate_changes() {
+            Some(convergence) => Ok(convergence),
+            None => self.estimate_all(),
+        }
+    }
+
+    /// Estimates from the last state, with a look at every equation.
+    ///
+    /// # Errors
+    /// As [`Self::estimate`].
+    pub fn estimate_all(&mut self) -> Result<Convergence, GridError> {
+        self.settle();
+        self.changes.start(false);
         if self.state.is_empty() {
             return Ok(Convergence {
                 iterations: 0,
@@ -158,20 +218,23 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             });
         }
         if !self.is_factorized {
-            self.factorize()?;
+            self.factorize(true)?;
         }
         let mut previous = f64::INFINITY;
         let mut step_pu = f64::INFINITY;
         for iterations in 1..=self.options.iterations_max {
             step_pu = self.gain.step(&self.readings, &mut self.state);
             if step_pu <= self.options.tolerance_pu {
+                if self.changes.follows {
+                    self.make_ready()?;
+                }
                 return Ok(Convergence { iterations, step_pu });
             }
             if step_pu.is_nan() {
                 break;
             }
             if step_pu > SLOW * previous {
-                self.factorize()?;
+                self.factorize(true)?;
             }
             previous = step_pu;
         }
@@ -185,24 +248,37 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         })
     }
 
-    fn factorize(&mut self) -> Result<(), GridError> {
-        self.is_factorized = true;
-        self.gain
-            .factorize(&self.readings, &self.state, true)
-            .map_err(|SingularAt(position)| {
-                self.is_factorized = false;
-                GridError::Singular {
-                    what: "state estimation",
-                    node: self.node_ids[position],
-                    remedy: "check the impedances of its branches, and that its zero sequence has a path to ground",
-                }
-            })
+    /// Makes ready for single readings: from here on [`Self::estimate`] touches what a changed reading touches. Costs one
+    /// factorization, at the estimate and with the exact second derivatives.
+    ///
+    /// # Errors
+    /// As [`Self::estimate`].
+    pub fn follow(&mut self) -> Result<(), GridError> {
+        self.changes.follows = false;
+        self.estimate_all()?;
+        self.changes.follows = true;
+        self.make_ready()
+    }
+
+    /// Factors with the exact second derivatives at the estimate, and an estimate with no digit left to gain.
+    fn make_ready(&mut self) -> Result<(), GridError> {
+        self.factorize(false)?;
+        self.gain.step(&self.readings, &mut self.state);
+        self.gain.step(&self.readings, &mut self.state);
+        self.changes.start(true);
+        Ok(())
+    }
+
+    fn factorize(&mut self, gauss_newton: bool) -> Result<(), GridError> {
+        let factorized = self.gain.factorize(&self.readings, &self.state, gauss_newton);
+        self.is_factorized = factorized.is_ok();
+        factorized.map_err(|at| self.singular(at))
     }
 
     /// Estimated voltage of a node by phase, per unit of phase to ground; `None` without supply.
     pub fn voltage_pu(&self, node: usize) -> Option<[C64; N]> {
         let position = *self.admittance.order.position.get(node)?;
-        (position != NONE).then(|| to_phases(&voltages(&self.state[position as usize])))
+        (position != NONE).then(|| to_phases(&voltages(&self.unknowns(position as usize))))
     }
 
     /// Estimated power that the appliances of a node inject, by phase, per unit; `None` without supply.
@@ -211,20 +287,20 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         if position == NONE {
             return None;
         }
-        let (i, x) = (position as usize, &self.state[position as usize]);
+        let (i, x) = (position as usize, &self.unknowns(position as usize));
         if !self.gain.is_free(i) {
             return Some(local::estimated_injection(self.gain.injection(i), &voltages(x), &multipliers(x)));
         }
         let v: [C64; N] = voltages(x);
         let mut current: [C64; N] = std::array::from_fn(|k| self.admittance.diagonal[i][k] * v[k]);
         for slot in self.admittance.order.slots(i) {
-            let there: [C64; N] = voltages(&self.state[self.admittance.order.later[slot] as usize]);
+            let there: [C64; N] = voltages(&self.unknowns(self.admittance.order.later[slot] as usize));
             for k in 0..N {
                 current[k] += self.admittance.upper[slot][k] * there[k];
             }
         }
         for &(earlier, slot) in self.admittance.order.earlier(i) {
-            let there: [C64; N] = voltages(&self.state[earlier as usize]);
+            let there: [C64; N] = voltages(&self.unknowns(earlier as usize));
             for k in 0..N {
                 current[k] += self.admittance.lower[slot as usize][k] * there[k];
             }
@@ -239,6 +315,20 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     }
 }
 
+/// The readings of a network and the equations they make.
+fn system<const N: usize, const B: usize>(
+    network: &Network,
+    admittance: &Admittance<N>,
+    disabled: &Disabled,
+    options: &EstimateOptions,
+) -> Result<(Readings<N>, Gain<N, B>), GridError> {
+    let mut readings = Readings::new(network, admittance, disabled)?;
+    let free = free_injections(admittance, &mut readings);
+    let references = references(admittance, &mut readings, options);
+    let gain = Gain::new(admittance, &readings, free, references);
+    Ok((readings, gain))
+}
+
 fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
     let mut x = [0.0; B];
     for k in 0..N {
@@ -249,7 +339,7 @@ fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
 
 /// Which nodes' injections the estimate leaves open: those of the roots, where it is not known. Elsewhere "unknown" is a very wide
 /// reading, since a node in the middle of the elimination needs one.
-fn free_injections<const N: usize>(network: &Network, admittance: &Admittance<N>, readings: &mut Readings<N>) -> Vec<bool> {
+fn free_injections<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>) -> Vec<bool> {
     let mut free = vec![false; admittance.order.len()];
     for island in admittance.topology.islands() {
         let root = admittance.order.position[island.root] as usize;
@@ -262,7 +352,6 @@ fn free_injections<const N: usize>(network: &Network, admittance: &Admittance<N>
             };
         }
     }
-    debug_assert_eq!(network.nodes.len(), admittance.order.position.len());
     free
 }
 

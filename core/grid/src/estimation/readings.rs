@@ -4,6 +4,9 @@
 //! Readings of one quantity are merged by their variances, sensors of the appliances of a node add up to its injection. Merging is
 //! linear, so a new reading of one sensor is added with its share and nothing else is looked at again.
 
+use std::collections::{BTreeMap, HashMap};
+
+use super::trust::Sensor;
 use crate::admittance::Admittance;
 use crate::elimination::NONE;
 use crate::error::GridError;
@@ -97,12 +100,24 @@ pub(super) struct Readings<const N: usize> {
     pub(super) powers: Vec<[C64; N]>,
     pub(super) voltage_values: Vec<[C64; N]>,
     pub(super) currents: Vec<[C64; N]>,
+    /// Variances by sensor; infinite where it says nothing.
+    pub(super) power_variances: Vec<[C64; N]>,
+    pub(super) voltage_variances: Vec<[C64; N]>,
+    pub(super) current_variances: Vec<[C64; N]>,
     /// Variance that stands for "unknown".
     pub(super) unknown_variance: f64,
-    /// Smallest variance of all readings.
-    pub(super) variance_min: f64,
-    /// Whether an angle against the common reference is measured.
-    pub(super) has_angle: bool,
+}
+
+/// Scalar readings that do not take part: sensor, whether it is the second of its quantities, phase.
+pub(super) type Disabled = std::collections::BTreeSet<(Sensor, bool, usize)>;
+
+/// What is read of the single appliances.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Appliances<const N: usize> {
+    /// Value and variance of each measured source, load and generator, as injections.
+    pub(super) by_terminal: HashMap<Terminal, ([C64; N], [C64; N])>,
+    /// Their sums by position.
+    pub(super) by_position: Vec<([C64; N], [C64; N])>,
 }
 
 /// One sensor's reading with its variances by phase, per unit; infinite where it says nothing.
@@ -328,7 +343,7 @@ impl<const N: usize> Readings<N> {
     ///
     /// # Errors
     /// [`GridError::MissingAttribute`] for a measured shunt without zero sequence.
-    pub(super) fn new(network: &Network, admittance: &Admittance<N>) -> Result<Self, GridError> {
+    pub(super) fn new(network: &Network, admittance: &Admittance<N>, disabled: &Disabled) -> Result<Self, GridError> {
         let mut readings = Self {
             injections: Vec::new(),
             voltages: Vec::new(),
@@ -339,13 +354,22 @@ impl<const N: usize> Readings<N> {
             powers: Vec::new(),
             voltage_values: Vec::new(),
             currents: Vec::new(),
+            power_variances: Vec::new(),
+            voltage_variances: Vec::new(),
+            current_variances: Vec::new(),
             unknown_variance: 0.0,
-            variance_min: f64::INFINITY,
-            has_angle: false,
         };
-        let powers: Vec<Single<N>> = network.power_sensors.iter().map(|s| power_single(network, s)).collect();
-        let voltages: Vec<Single<N>> = network.voltage_sensors.iter().map(|s| voltage_single(network, s)).collect();
-        let currents: Vec<Single<N>> = network.current_sensors.iter().map(|s| current_single(network, s)).collect();
+        let mut powers: Vec<Single<N>> = network.power_sensors.iter().map(|s| power_single(network, s)).collect();
+        let mut voltages: Vec<Single<N>> = network.voltage_sensors.iter().map(|s| voltage_single(network, s)).collect();
+        let mut currents: Vec<Single<N>> = network.current_sensors.iter().map(|s| current_single(network, s)).collect();
+        for &(sensor, is_second, phase) in disabled {
+            let variance = match sensor {
+                Sensor::Voltage(index) => &mut voltages[index].variance[phase],
+                Sensor::Power(index) => &mut powers[index].variance[phase],
+                Sensor::Current(index) => &mut currents[index].variance[phase],
+            };
+            *(if is_second { &mut variance.im } else { &mut variance.re }) = f64::INFINITY;
+        }
         let finite = |reading: &Single<N>| {
             let parts = reading.variance.iter().flat_map(|v| [v.re, v.im]);
             parts.filter(|v| v.is_finite()).fold(0.0, f64::max)
@@ -358,7 +382,41 @@ impl<const N: usize> Readings<N> {
         readings.powers = powers.iter().map(|single| single.value).collect();
         readings.voltage_values = voltages.iter().map(|single| single.value).collect();
         readings.currents = currents.iter().map(|single| single.value).collect();
+        readings.power_variances = powers.iter().map(|single| single.variance).collect();
+        readings.voltage_variances = voltages.iter().map(|single| single.variance).collect();
+        readings.current_variances = currents.iter().map(|single| single.variance).collect();
         Ok(readings)
+    }
+
+    /// What is read of the single appliances now.
+    pub(super) fn appliances(&self, network: &Network, admittance: &Admittance<N>) -> Appliances<N> {
+        let mut sensors: HashMap<Terminal, Vec<Single<N>>> = HashMap::new();
+        for (index, sensor) in network.power_sensors.iter().enumerate() {
+            if matches!(sensor.terminal, Terminal::Appliance(_) | Terminal::Source(_)) {
+                sensors.entry(sensor.terminal).or_default().push(Single {
+                    value: self.powers[index],
+                    variance: self.power_variances[index],
+                });
+            }
+        }
+        let mut by_position = vec![([C64::ZERO; N], [C64::ZERO; N]); admittance.order.len()];
+        let appliances = (0..network.appliances.len()).map(|i| (Terminal::Appliance(i), network.appliances[i].node, network.appliances[i].connected));
+        let sources = (0..network.sources.len()).map(|i| (Terminal::Source(i), network.sources[i].node, network.sources[i].connected));
+        let mut by_terminal = HashMap::new();
+        for (terminal, node, connected) in appliances.chain(sources) {
+            let position = admittance.order.position[node];
+            if !connected || position == NONE {
+                continue;
+            }
+            let merged = merge(sensors.get(&terminal).map_or(&[], Vec::as_slice)).0;
+            let (value, variance) = &mut by_position[position as usize];
+            for k in 0..N {
+                value[k] += merged.value[k];
+                variance[k] += merged.variance[k];
+            }
+            by_terminal.insert(terminal, (merged.value, merged.variance));
+        }
+        Appliances { by_terminal, by_position }
     }
 
     /// A weak opinion that a node is at its rated voltage.
@@ -372,12 +430,6 @@ impl<const N: usize> Readings<N> {
         };
         // at the end, so that the shares keep their places
         self.voltages.push(guess);
-    }
-
-    fn note_variance(&mut self, variance: f64) {
-        if variance > 0.0 && variance < self.variance_min {
-            self.variance_min = variance;
-        }
     }
 
     fn add_injections(&mut self, network: &Network, admittance: &Admittance<N>, singles: &[Single<N>]) {
@@ -450,9 +502,6 @@ impl<const N: usize> Readings<N> {
             is_unknown: false,
         };
         for k in 0..N {
-            if injection.variance[k].re.is_finite() && injection.variance[k].im.is_finite() {
-                self.note_variance(injection.variance[k].re + injection.variance[k].im);
-            }
             for variance in [&mut injection.variance[k].re, &mut injection.variance[k].im] {
                 if variance.is_infinite() {
                     *variance = self.unknown_variance;
@@ -464,7 +513,7 @@ impl<const N: usize> Readings<N> {
     }
 
     fn add_voltages(&mut self, network: &Network, admittance: &Admittance<N>, singles: &[Single<N>]) {
-        let mut by_position: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
+        let mut by_position: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, sensor) in network.voltage_sensors.iter().enumerate() {
             let position = admittance.order.position[sensor.node];
             if position != NONE && !singles[index].says_nothing() {
@@ -487,7 +536,7 @@ impl<const N: usize> Readings<N> {
                 let (magnitude, angle) = parts.sum::<C64>().to_polar();
                 merged.value[k] = C64::new(magnitude, angle);
             }
-            let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
+            let weight = |variance: f64| if variance.is_finite() { 1.0 / variance } else { 0.0 };
             let voltage = Voltage {
                 position,
                 magnitude: merged.value.map(|u| u.re),
@@ -495,10 +544,6 @@ impl<const N: usize> Readings<N> {
                 angle: merged.value.map(|u| u.im),
                 angle_weight: merged.variance.map(|v| weight(v.im)),
             };
-            for k in 0..N {
-                self.note_variance(merged.variance[k].re);
-            }
-            self.has_angle |= voltage.angle_weight.iter().any(|&w| w > 0.0);
             for (sensor, (first, second)) in sensors.into_iter().zip(shares) {
                 let place = Place::Voltage(self.voltages.len());
                 self.voltage_shares[sensor] = Some(Share { place, first, second });
@@ -514,7 +559,7 @@ impl<const N: usize> Readings<N> {
         powers: &[Single<N>],
         currents: &[Single<N>],
     ) -> Result<(), GridError> {
-        let mut groups: std::collections::BTreeMap<(usize, usize, u8), Vec<(bool, usize)>> = std::collections::BTreeMap::new();
+        let mut groups: BTreeMap<(usize, usize, u8), Vec<(bool, usize)>> = BTreeMap::new();
         let key = |terminal: Terminal| match terminal {
             Terminal::BranchFrom(index) => Some((0, index)),
             Terminal::BranchTo(index) => Some((1, index)),
@@ -552,10 +597,6 @@ impl<const N: usize> Readings<N> {
                 2 => Quantity::Current(CurrentAngle::Global),
                 _ => Quantity::CurrentMagnitude,
             };
-            self.has_angle |= quantity == Quantity::Current(CurrentAngle::Global);
-            for v in merged.variance {
-                self.note_variance(if v.im.is_finite() { v.re + v.im } else { v.re });
-            }
             for ((is_power, sensor), (first, second)) in sensors.into_iter().zip(shares) {
                 let place = Place::Flow(self.flows.len());
                 let list = if is_power { &mut self.power_shares } else { &mut self.current_shares };

@@ -16,6 +16,7 @@ mod sweep;
 use crate::admittance::{Admittance, add};
 use crate::elimination::NONE;
 use crate::error::GridError;
+use crate::flows::{BranchFlow, branch_flow};
 use crate::model::{BASE_POWER_VA, C64, balanced, source_admittance, source_voltage, to_phases, to_sequences};
 use crate::network::{Appliance, LoadKind, Network, PerPhase};
 use sweep::Sweep;
@@ -242,6 +243,11 @@ impl<const N: usize> PowerFlow<N> {
                 LoadKind::ConstantImpedance => power[k] * u * u,
             }
         }))
+    }
+
+    /// Flow through a branch.
+    pub fn branch_flow(&self, network: &Network, branch: usize) -> BranchFlow<N> {
+        branch_flow(network, &self.admittance, branch, |position| self.voltage[position])
     }
 
     /// The connections that were solved.

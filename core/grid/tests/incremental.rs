@@ -1,0 +1,77 @@
+//! Updates of single readings against full solutions.
+
+use flexmeter_grid::estimation::{EstimateOptions, Estimator};
+use flexmeter_grid::network::{Network, PerPhase};
+
+mod feeder;
+use feeder::Random;
+
+fn options() -> EstimateOptions {
+    EstimateOptions {
+        tolerance_pu: 1e-11,
+        ..EstimateOptions::default()
+    }
+}
+
+/// Largest distance of two estimates' voltages, per unit.
+fn distance<const N: usize, const B: usize>(network: &Network, a: &Estimator<N, B>, b: &Estimator<N, B>) -> f64 {
+    let at = |node: usize| {
+        let (a, b) = (a.voltage_pu(node).unwrap(), b.voltage_pu(node).unwrap());
+        (0..N).map(|k| (a[k] - b[k]).norm()).fold(0.0, f64::max)
+    };
+    (0..network.nodes().len()).map(at).fold(0.0, f64::max)
+}
+
+fn scaled(x: PerPhase, factor: f64) -> PerPhase {
+    match x {
+        PerPhase::Symmetric(x) => PerPhase::Symmetric(x * factor),
+        PerPhase::Phases(x) => PerPhase::Phases(x.map(|x| x * factor)),
+    }
+}
+
+fn follows<const N: usize, const B: usize>(n_nodes: usize, n_loops: usize, n_updates: usize) {
+    let mut network = feeder::network(n_nodes, n_loops, N == 3, 11);
+    feeder::add_sensors::<N>(&mut network, 5);
+    let mut network = feeder::build(&network);
+    let mut following = Estimator::<N, B>::new(&network, options()).unwrap();
+    following.follow().unwrap();
+    let mut full = following.clone();
+    let mut random = Random::new(3);
+    let mut worst: f64 = 0.0;
+    for update in 0..n_updates {
+        if random.uniform() < 0.8 {
+            let sensor = random.below(network.power_sensors().len());
+            let factor = 0.7 + 0.6 * random.uniform();
+            network.change_power_reading(sensor, |p, q| (scaled(p, factor), scaled(q, factor)));
+            following.set_power(&network, sensor);
+            full.set_power(&network, sensor);
+        } else {
+            let sensor = random.below(network.voltage_sensors().len());
+            let factor = 0.999 + 0.002 * random.uniform();
+            network.change_voltage_reading(sensor, |u| scaled(u, factor));
+            following.set_voltage(&network, sensor);
+            full.set_voltage(&network, sensor);
+        }
+        following.estimate().unwrap();
+        if update % 7 == 0 {
+            full.estimate_all().unwrap();
+            worst = worst.max(distance(&network, &following, &full));
+        }
+    }
+    println!("{n_nodes} nodes, {n_loops} loops, {N} phases: {worst:.1e}");
+    assert!(worst < 1e-9, "{n_nodes} nodes, {n_loops} loops, {N} phases: {worst:.1e}");
+}
+
+#[test]
+fn following_single_readings_gives_the_full_solution() {
+    follows::<1, 4>(30, 0, 200);
+    follows::<1, 4>(600, 0, 300);
+    follows::<3, 12>(30, 0, 200);
+    follows::<3, 12>(300, 0, 200);
+}
+
+#[test]
+fn loops_follow_too() {
+    follows::<1, 4>(40, 3, 200);
+    follows::<3, 12>(120, 4, 100);
+}
