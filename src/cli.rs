@@ -30,6 +30,9 @@ enum Command {
     Replay(crate::replay::ReplayArgs),
     /// Runs one SQL statement over Flight SQL.
     Sql(crate::sql::SqlArgs),
+    /// Power flow and state estimation of one grid, from power-grid-model JSON.
+    #[command(subcommand)]
+    Grid(crate::grid::GridCommand),
     /// Repeatable measurements of the product itself, one JSON line per figure.
     #[command(subcommand)]
     Bench(crate::bench::BenchCommand),
@@ -149,6 +152,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         }
         Command::Replay(args) => crate::replay::run(&args),
         Command::Sql(args) => crate::sql::run(&args),
+        Command::Grid(command) => crate::grid::run(&command),
         Command::Bench(command) => crate::bench::run(&command),
         Command::Config(ConfigCommand::Check(args)) => {
             let config = args.load()?;

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod grid;
 mod install;
 mod pipeline;
 mod replay;

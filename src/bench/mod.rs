@@ -2,6 +2,7 @@
 
 mod child;
 mod cpu;
+mod estimate;
 mod ingest;
 mod latency;
 mod mqtt;
@@ -21,6 +22,8 @@ pub(crate) enum BenchCommand {
     Mqtt(mqtt::MqttArgs),
     /// Publish → readable over REST.
     Latency(latency::LatencyArgs),
+    /// Power flow and state estimation of one grid, single thread.
+    Estimate(estimate::EstimateArgs),
     /// Writes a synthetic recording for the others.
     Generate(workload::GenerateArgs),
 }
@@ -31,6 +34,7 @@ pub(crate) fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Ingest(args) => ingest::run(args),
         BenchCommand::Mqtt(args) => mqtt::run(args),
         BenchCommand::Latency(args) => latency::run(args),
+        BenchCommand::Estimate(args) => estimate::run(args),
         BenchCommand::Generate(args) => workload::run(args),
     }
 }

@@ -95,9 +95,7 @@ pub enum GridError {
         node: ComponentId,
     },
     /// A line between nodes of different rated voltage.
-    #[error(
-        "line {id} connects node {from} ({from_v} V) with node {to} ({to_v} V); put a transformer between different rated voltages"
-    )]
+    #[error("line {id} connects node {from} ({from_v} V) with node {to} ({to_v} V); put a transformer between different rated voltages")]
     ConflictingVoltage {
         /// Line id.
         id: ComponentId,

@@ -6,6 +6,7 @@
 //! Start reading in `elimination` (why leaves go first), then `power_flow`; `docs/algorithms/` has the equations.
 
 mod admittance;
+pub mod areas;
 mod elimination;
 pub mod error;
 pub mod estimation;

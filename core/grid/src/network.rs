@@ -229,6 +229,12 @@ pub struct Appliance {
 }
 
 impl Appliance {
+    /// Whether its power is specified, so that a power flow can use it.
+    pub fn is_specified(&self) -> bool {
+        let given = |power: &PerPhase| power.values().iter().all(|value| !value.is_nan());
+        given(&self.p_w) && given(&self.q_var)
+    }
+
     /// Its component type in a dataset.
     pub fn component(&self) -> &'static str {
         match (self.is_generator, self.p_w) {

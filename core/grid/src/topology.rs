@@ -101,7 +101,9 @@ impl Topology {
     /// Closed branches at a node with the node at their other end.
     pub fn neighbours(&self, node: usize) -> impl Iterator<Item = (usize, usize)> {
         let range = self.start[node] as usize..self.start[node + 1] as usize;
-        self.neighbours[range].iter().map(|&(branch, other)| (branch as usize, other as usize))
+        self.neighbours[range]
+            .iter()
+            .map(|&(branch, other)| (branch as usize, other as usize))
     }
 }
 
@@ -133,7 +135,10 @@ mod tests {
 
     /// A network of nodes 0.. with links `(from, to, closed)` and sources at the given nodes.
     fn network(n_nodes: usize, links: &[(usize, usize, bool)], sources: &[usize]) -> Network {
-        let nodes = (0..n_nodes).map(|id| format!(r#"{{"id":{id},"u_rated":400}}"#)).collect::<Vec<_>>().join(",");
+        let nodes = (0..n_nodes)
+            .map(|id| format!(r#"{{"id":{id},"u_rated":400}}"#))
+            .collect::<Vec<_>>()
+            .join(",");
         let links = links
             .iter()
             .enumerate()
@@ -165,10 +170,17 @@ mod tests {
             &[(0, 1, true), (1, 2, true), (2, 0, true), (2, 3, false), (4, 5, true), (4, 5, true)],
             &[0, 2, 5],
         ));
-        let islands: Vec<_> = topology.islands().iter().map(|i| (i.root, i.n_nodes, i.n_loops, i.n_sources)).collect();
+        let islands: Vec<_> = topology
+            .islands()
+            .iter()
+            .map(|i| (i.root, i.n_nodes, i.n_loops, i.n_sources))
+            .collect();
         assert_eq!(islands, [(0, 3, 1, 2), (5, 2, 1, 1)]);
         assert!(!topology.islands()[0].is_radial());
-        assert_eq!((topology.island_of(4), topology.is_energised(3), topology.is_energised(6)), (Some(1), false, false));
+        assert_eq!(
+            (topology.island_of(4), topology.is_energised(3), topology.is_energised(6)),
+            (Some(1), false, false)
+        );
         assert_eq!(topology.neighbours(1).map(|(_, other)| other).collect::<Vec<_>>(), [0, 2]);
     }
 

@@ -100,8 +100,7 @@ fn power_flow<const N: usize>(case: &Case, check: &Check, method: Method) -> f64
         ..Options::default()
     };
     let mut flow = PowerFlow::<N>::new(&network).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
-    flow.solve(&options)
-        .unwrap_or_else(|e| panic!("{} ({method:?}): {e}", case.name()));
+    flow.solve(&options).unwrap_or_else(|e| panic!("{} ({method:?}): {e}", case.name()));
     case.distance(check, &network, |node| flow.voltage_pu(node))
 }
 
@@ -126,7 +125,12 @@ fn check_all(calculation: &str, solve: impl Fn(&Case, &Check) -> f64) {
         for check in case.checks.iter().filter(|check| check.calculation == calculation) {
             let distance = solve(&case, check);
             *references.entry(check.reference.clone()).or_default() += 1;
-            let line = format!("{:32} {:28} {distance:.1e} (limit {:.0e})", case.name(), check.expected, check.tolerance_pu);
+            let line = format!(
+                "{:32} {:28} {distance:.1e} (limit {:.0e})",
+                case.name(),
+                check.expected,
+                check.tolerance_pu
+            );
             println!("{line}");
             // NaN fails
             if !(distance <= check.tolerance_pu) {

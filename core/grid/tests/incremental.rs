@@ -41,13 +41,13 @@ fn follows<const N: usize, const B: usize>(n_nodes: usize, n_loops: usize, n_upd
     for update in 0..n_updates {
         if random.uniform() < 0.8 {
             let sensor = random.below(network.power_sensors().len());
-            let factor = 0.7 + 0.6 * random.uniform();
+            let factor = 0.9 + 0.2 * random.uniform();
             network.change_power_reading(sensor, |p, q| (scaled(p, factor), scaled(q, factor)));
             following.set_power(&network, sensor);
             full.set_power(&network, sensor);
         } else {
             let sensor = random.below(network.voltage_sensors().len());
-            let factor = 0.999 + 0.002 * random.uniform();
+            let factor = 0.9995 + 0.001 * random.uniform();
             network.change_voltage_reading(sensor, |u| scaled(u, factor));
             following.set_voltage(&network, sensor);
             full.set_voltage(&network, sensor);

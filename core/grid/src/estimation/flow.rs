@@ -82,7 +82,11 @@ impl<const N: usize> Flow<N> {
             C64::new(self.weight[k].re * residual.re, self.weight[k].im * residual.im)
         });
         let along = |columns: &[[C64; N]; B]| {
-            std::array::from_fn(|column| (0..N).map(|k| columns[column][k].re * pull[k].re + columns[column][k].im * pull[k].im).sum())
+            std::array::from_fn(|column| {
+                (0..N)
+                    .map(|k| columns[column][k].re * pull[k].re + columns[column][k].im * pull[k].im)
+                    .sum()
+            })
         };
         (along(&jacobian.near), along(&jacobian.far))
     }

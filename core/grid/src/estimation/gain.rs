@@ -10,9 +10,10 @@
 use std::collections::HashMap;
 
 use super::block::{
-    Block, Column, add_multiplier, add_voltage, invert, multiply, multiply_transposed, multipliers, product, product_transposed, subtract,
+    Block, Column, add_multiplier, add_voltage, invert, multipliers, multiply, multiply_transposed, product, product_transposed, subtract,
     transpose, voltages, zero,
 };
+use super::boundary::Boundary;
 use super::local::{
     AngleReference, add_reference_derivative, add_voltage_derivative, injection, injection_derivative, reference_gradient, voltage_gradient,
 };
@@ -63,6 +64,8 @@ pub(super) struct Gain<const N: usize, const B: usize> {
     /// Slot of each full block.
     dense_slots: Vec<u32>,
     pub(super) references: Vec<AngleReference<N>>,
+    /// What areas below say about their roots.
+    pub(super) boundaries: Vec<Boundary<N>>,
     /// For each position with readings of its voltage or of flows: their indices in the readings, and in `references`.
     read_at: HashMap<u32, ReadAt>,
     /// Positions that have several slots when they are eliminated: the nodes on loops.
@@ -111,7 +114,11 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                     later: order.later[slot],
                     dense: dense_of[slot],
                     upper: if free[i] { zero_y } else { admittance.upper[slot] },
-                    lower: if free[order.later[slot] as usize] { zero_y } else { admittance.lower[slot] },
+                    lower: if free[order.later[slot] as usize] {
+                        zero_y
+                    } else {
+                        admittance.lower[slot]
+                    },
                 });
                 let first = slots.next().unwrap_or(Slot {
                     later: NONE,
@@ -133,6 +140,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         let n = order.len();
         let core = (0..n).filter(|&i| order.slots(i).len() > 1).map(|i| i as u32).collect();
         Self {
+            boundaries: Vec::new(),
             read_at: read_at(readings, &references),
             core,
             rows,
@@ -205,6 +213,9 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         for reference in &self.references {
             let v: [C64; N] = voltages(&x[reference.position]);
             add_reference_derivative(reference, &v, &mut self.inverse[reference.position]);
+        }
+        for boundary in &self.boundaries {
+            add_block(&mut self.inverse[boundary.position], &boundary.derivative(&x[boundary.position]));
         }
         for (index, &slot) in self.dense_slots.iter().enumerate() {
             let later = self.order.later[slot as usize] as usize;
@@ -335,6 +346,13 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                 add_voltage::<N, B>(&mut self.gathered[reference.position], k, -gradient[k]);
             }
         }
+        for boundary in &self.boundaries {
+            let (f1, f2) = boundary.equations(&x[boundary.position]);
+            for k in 0..N {
+                add_voltage::<N, B>(&mut self.gathered[boundary.position], k, -f1[k]);
+                add_multiplier::<N, B>(&mut self.gathered[boundary.position], k, -f2[k]);
+            }
+        }
         for flow in &readings.flows {
             let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
             let (near, far) = flow.gradients::<B>(&at);
@@ -414,8 +432,10 @@ pub(super) struct Pending<const B: usize> {
     /// Whether a position has anything to pass on.
     pub(super) is_set: Vec<bool>,
     pub(super) any: bool,
-    /// How far the voltage of a position has moved to first order since its equations were last looked at, per unit.
+    /// How far a position has moved to first order since its equations were last looked at, per unit of voltage.
     pub(super) moved: Vec<f64>,
+    /// What a move of a position's multiplier counts as a move of voltage: what the corrections of injections in its subtree do.
+    pub(super) multiplier_counts: Vec<f64>,
     /// Positions that have moved further than [`Self::moved_max`].
     pub(super) too_far: Vec<u32>,
     pub(super) moved_max: f64,
@@ -428,6 +448,7 @@ impl<const B: usize> Pending<B> {
             is_set: vec![false; n],
             any: false,
             moved: vec![0.0; n],
+            multiplier_counts: vec![0.0; n],
             too_far: Vec::new(),
             moved_max,
         }
@@ -477,7 +498,10 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                 }
             }
         }
-        *pending = Pending::new(x.len(), pending.moved_max);
+        pending.step.fill([0.0; B]);
+        pending.is_set.fill(false);
+        pending.moved.fill(0.0);
+        pending.any = false;
     }
 
     /// Passes on what is pending at some positions, the later ones first, to what hangs directly below, before they are looked at.
@@ -494,6 +518,26 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                 }
             }
         }
+    }
+
+    /// For each position: the largest voltage per multiplier in its subtree, by way of the injections' corrections.
+    pub(super) fn multiplier_counts(&self) -> Vec<f64> {
+        let mut counts = vec![0.0_f64; self.rows.len()];
+        for i in 0..self.rows.len() {
+            let variance = self.rows[i]
+                .injection
+                .variance
+                .iter()
+                .fold(0.0_f64, |largest, v| largest.max(v.re).max(v.im));
+            let impedance = (0..2 * N)
+                .map(|row| (2 * N..B).map(|column| self.inverse[i][column][row].abs()).sum())
+                .fold(0.0_f64, f64::max);
+            counts[i] = counts[i].max(variance * impedance);
+            if let Some(parent) = self.order.parent(i) {
+                counts[parent] = counts[parent].max(counts[i]);
+            }
+        }
+        counts
     }
 
     /// Takes in what has moved too far, and what that moves too far below it; whether there was nothing.
@@ -560,7 +604,11 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         subtract_own(&row, &v, &nu, &mut rest);
         for &(earlier, _) in self.order.earlier(i) {
             let earlier = earlier as usize;
-            let nth = self.order.slots(earlier).position(|slot| self.order.later[slot] as usize == i).unwrap_or(0);
+            let nth = self
+                .order
+                .slots(earlier)
+                .position(|slot| self.order.later[slot] as usize == i)
+                .unwrap_or(0);
             let slot = self.slot(earlier, nth);
             let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[earlier]), multipliers(&x[earlier]));
             for k in 0..N {
@@ -578,12 +626,26 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         let nothing = [C64::ZERO; N];
         for nth in 0..n_slots {
             let slot = *self.slot(i, nth);
-            pass_on::<N, B>(&slot, &self.dense, &nothing, &nothing, &half, &mut self.gathered[slot.later as usize]);
+            pass_on::<N, B>(
+                &slot,
+                &self.dense,
+                &nothing,
+                &nothing,
+                &half,
+                &mut self.gathered[slot.later as usize],
+            );
         }
     }
 
     /// What readings of voltages and flows pull at one position.
     fn subtract_read(&self, readings: &Readings<N>, x: &[Column<B>], i: usize, rest: &mut Column<B>) {
+        for boundary in self.boundaries.iter().filter(|boundary| boundary.position == i) {
+            let (f1, f2) = boundary.equations(&x[i]);
+            for k in 0..N {
+                add_voltage::<N, B>(rest, k, -f1[k]);
+                add_multiplier::<N, B>(rest, k, -f2[k]);
+            }
+        }
         let Some(read) = self.read_at.get(&(i as u32)) else {
             return;
         };
@@ -642,7 +704,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
             x[position][row] += step[row];
         }
         pending.add(position, &step);
-        pending.moved[position] += voltage_size::<N, B>(&step);
+        pending.moved[position] += voltage_size::<N, B>(&step) + pending.multiplier_counts[position] * multiplier_size::<N, B>(&step);
         if !(pending.moved[position] <= pending.moved_max) {
             pending.too_far.push(position as u32);
         }
@@ -653,6 +715,15 @@ impl<const N: usize, const B: usize> Gain<N, B> {
 fn voltage_size<const N: usize, const B: usize>(step: &Column<B>) -> f64 {
     let mut square = 0.0;
     for part in &step[..2 * N] {
+        square += part * part;
+    }
+    square.sqrt()
+}
+
+#[inline(always)]
+fn multiplier_size<const N: usize, const B: usize>(step: &Column<B>) -> f64 {
+    let mut square = 0.0;
+    for part in &step[2 * N..] {
         square += part * part;
     }
     square.sqrt()
@@ -818,6 +889,69 @@ mod tests {
             assert!((pulled[i] + product[i]).abs() < 1e-12);
             for j in 0..12 {
                 assert!((long[i][j] - short[i][j]).abs() < 1e-12, "{i} {j}");
+            }
+        }
+    }
+
+    /// The factorization, its solutions and the selected inverse against a general sparse solver that knows nothing of trees.
+    #[test]
+    fn a_general_sparse_solver_agrees() {
+        use faer::prelude::Solve as _;
+        use faer::sparse::{SparseColMat, Triplet};
+
+        let text = include_str!("../../test_data/est_loop/input.json");
+        let network = crate::network::Network::from_pgm_json(text).unwrap();
+        let mut estimator = super::super::AsymmetricEstimator::new(&network, super::super::EstimateOptions::default()).unwrap();
+        estimator.estimate().unwrap();
+        let (readings, state) = (estimator.readings.clone(), estimator.state.clone());
+        let gain = &mut estimator.gain;
+        gain.assemble(&readings, &state, true);
+        let n = gain.order.len() * 12;
+        let mut entries = Vec::new();
+        for i in 0..gain.order.len() {
+            for column in 0..12 {
+                for row in 0..12 {
+                    entries.push(Triplet::new(i * 12 + row, i * 12 + column, gain.inverse[i][column][row]));
+                }
+            }
+            for nth in 0..gain.n_slots(i) {
+                let slot = *gain.slot(i, nth);
+                let block = gain.full_block(&slot);
+                for column in 0..12 {
+                    for row in 0..12 {
+                        let (a, b) = (i * 12 + row, slot.later as usize * 12 + column);
+                        entries.push(Triplet::new(a, b, block[column][row]));
+                        entries.push(Triplet::new(b, a, block[column][row]));
+                    }
+                }
+            }
+        }
+        let matrix = SparseColMat::<usize, f64>::try_new_from_triplets(n, n, &entries).unwrap();
+        let lu = matrix.sp_lu().unwrap();
+        gain.factorize(&readings, &state, true).unwrap();
+        let covariance = super::super::covariance::Covariance::new(gain);
+        for (position, row) in [(0, 2), (1, 0), (gain.order.len() - 1, 2), (2, 8)] {
+            let mut unit = [0.0; 12];
+            unit[row] = 1.0;
+            let ours = gain.solve(&vec![(position, unit)]);
+            let mut right = faer::Mat::<f64>::zeros(n, 1);
+            right[(position * 12 + row, 0)] = 1.0;
+            let theirs = lu.solve(&right);
+            let scale = (0..n).map(|i| theirs[(i, 0)].abs()).fold(0.0, f64::max);
+            for i in 0..gain.order.len() {
+                for k in 0..12 {
+                    assert!(
+                        (ours[i][k] - theirs[(i * 12 + k, 0)]).abs() < 1e-6 * scale,
+                        "{position} {row}: {i} {k}"
+                    );
+                }
+            }
+            for k in 0..12 {
+                let of_selected = covariance.diagonal[position][row][k];
+                assert!(
+                    (of_selected - theirs[(position * 12 + k, 0)]).abs() < 1e-6 * scale,
+                    "{position} {row} {k}"
+                );
             }
         }
     }

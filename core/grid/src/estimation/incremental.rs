@@ -17,7 +17,11 @@ use crate::power_flow::Convergence;
 
 /// Voltages may move this far to first order, per unit, before their equations are looked at again: its square, times what the grid
 /// makes of it (some ten to a hundred), is below the accuracy asked for.
-const MOVED_MAX: f64 = 5e-7;
+const MOVED_MAX: f64 = 1e-7;
+/// A second step on the way may go this far, per unit.
+const UNMENDED_MAX: f64 = 1e-10;
+/// Factors that shrink the error less than this are renewed.
+const STALE: f64 = 1e-2;
 /// More changed positions than one in this many, and a full solution is no dearer.
 const SHARE_CHANGED_MAX: usize = 16;
 /// With more than one in this many reached, likewise.
@@ -101,10 +105,11 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             // how far the next step would go, judged by the last two
             let next = step_pu * (step_pu / previous);
             let is_closed = was_closed && changes.pending.too_far.is_empty();
-            if is_closed && (step_pu <= tolerance || (iterations > 1 && next <= tolerance)) {
+            if is_closed && (step_pu <= tolerance || (step_pu <= 10.0 * tolerance && next <= tolerance)) {
                 return Some(Convergence { iterations, step_pu });
             }
-            if is_closed && !(step_pu <= SLOW * previous) {
+            // what a second step has to mend on the way, nobody mends beside it
+            if is_closed && (!(step_pu <= SLOW * previous) || (was_closed && iterations > 1 && step_pu > UNMENDED_MAX)) {
                 return None;
             }
             previous = step_pu;
@@ -122,7 +127,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 self.changes.start(true);
                 return Some(Convergence { iterations, step_pu });
             }
-            if !(step_pu <= SLOW * previous) {
+            if !(step_pu <= STALE * previous) {
                 break;
             }
             previous = step_pu;

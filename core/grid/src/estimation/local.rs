@@ -20,6 +20,10 @@ pub(super) struct AngleReference<const N: usize> {
     pub(super) weights: [[f64; N]; N],
     /// Whether it says how far the phases are apart, or else where phase a is.
     pub(super) is_balance: bool,
+    /// How many readings it counts as.
+    pub(super) n_readings: isize,
+    /// The angles that are expected, rad; only their differences matter to a balance.
+    pub(super) expected: [f64; N],
 }
 
 impl<const N: usize> AngleReference<N> {
@@ -31,6 +35,18 @@ impl<const N: usize> AngleReference<N> {
             position,
             weights,
             is_balance: false,
+            n_readings: 1,
+            expected: std::array::from_fn(|k| -phase_turn(k)),
+        }
+    }
+
+    /// The same with the opposite sign: what takes a balance out of a message again.
+    pub(super) fn taken_back(&self, position: usize) -> Self {
+        Self {
+            position,
+            weights: self.weights.map(|row| row.map(|weight| -weight)),
+            n_readings: -self.n_readings,
+            ..*self
         }
     }
 
@@ -48,12 +64,14 @@ impl<const N: usize> AngleReference<N> {
             position,
             weights,
             is_balance: true,
+            n_readings: if total > 0.0 { N as isize - 1 } else { 1 - N as isize },
+            expected: std::array::from_fn(|k| -phase_turn(k)),
         }
     }
 }
 
 /// Weight that makes an angle exact, for all that matters.
-pub(super) const PIN: f64 = 1e12;
+pub(super) const PIN: f64 = 1e15;
 
 /// Real-valued multiplication of the parts.
 #[inline(always)]
@@ -211,7 +229,7 @@ fn add_phase_map<const N: usize, const B: usize>(block: &mut Block<B>, map: impl
 pub(super) fn reference_gradient<const N: usize>(reference: &AngleReference<N>, v: &[C64; N]) -> [C64; N] {
     let u = to_phases(v);
     let weights = &reference.weights;
-    let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], -phase_turn(k)));
+    let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], reference.expected[k]));
     to_sequences(&std::array::from_fn(|k| {
         let pull: f64 = (0..N).map(|j| weights[k][j] * turns[j]).sum();
         u[k] * C64::I * (pull / u[k].norm_sqr())
@@ -234,7 +252,7 @@ pub(super) fn add_reference_derivative<const N: usize, const B: usize>(reference
 /// The weighted sum of squares of what ties the angles down.
 pub(super) fn reference_sum<const N: usize>(reference: &AngleReference<N>, v: &[C64; N]) -> f64 {
     let u = to_phases(v);
-    let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], -phase_turn(k)));
+    let turns: [f64; N] = std::array::from_fn(|k| turn(u[k], reference.expected[k]));
     let row = |i: usize| (0..N).map(|j| reference.weights[i][j] * turns[j]).sum::<f64>();
     (0..N).map(|i| turns[i] * row(i)).sum()
 }

@@ -6,25 +6,31 @@
 //! where they differ from D4.6's normal equations and why.
 
 mod block;
+mod boundary;
 mod covariance;
 mod flow;
 mod gain;
 mod incremental;
 mod local;
+mod observability;
 mod readings;
 mod trust;
 mod uncertainty;
 
+use std::collections::HashMap;
+
 use crate::admittance::Admittance;
 use crate::elimination::NONE;
 use crate::error::GridError;
-use crate::model::{C64, to_phases};
-use crate::network::Network;
+use crate::model::{C64, shunt_admittance, to_phases};
+use crate::network::{Network, Terminal};
 use crate::power_flow::{Convergence, no_load_voltages};
 use block::{Column, multipliers, voltages};
+pub use boundary::{AREA_BALANCE_SIGMA_RAD, BoundaryEstimate};
 use gain::Gain;
 use incremental::Changes;
 use local::AngleReference;
+pub use observability::{Meter, Observability, Suggestion};
 use readings::{Disabled, Injection, Place, Readings, Share};
 pub use trust::{BadData, BadDataOptions, Quantity, Residual, Sensor, Trust, estimate_without_bad_data};
 pub use uncertainty::Uncertainty;
@@ -41,8 +47,9 @@ pub struct EstimateOptions {
     pub tolerance_pu: f64,
     /// Most iterations.
     pub iterations_max: usize,
-    /// Standard deviation of "the phases are 120 degrees apart" at the source (or, if its voltage is not read, where the first one is)
-    /// in asymmetric estimates whose readings have no angles; `None`: that of the voltage reading, as power-grid-model has it.
+    /// Standard deviation of "the phases are 120 degrees apart" at the source in asymmetric estimates whose readings have no angles;
+    /// infinite: nothing is assumed; `None`: that of the source node's voltage reading in per unit (or, without one, at the first node
+    /// with a reading), as power-grid-model has it.
     pub balance_sigma_rad: Option<f64>,
 }
 
@@ -110,7 +117,10 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// # Errors
     /// As [`Self::new`].
     pub fn set_enabled(&mut self, network: &Network, reading: &Residual, enabled: bool) -> Result<(), GridError> {
-        let is_second = matches!(reading.quantity, Quantity::Angle | Quantity::ReactivePower | Quantity::CurrentImaginary);
+        let is_second = matches!(
+            reading.quantity,
+            Quantity::Angle | Quantity::ReactivePower | Quantity::CurrentImaginary
+        );
         let symmetric = match reading.sensor {
             Sensor::Voltage(index) => network.voltage_sensors[index].u_v,
             Sensor::Power(index) => network.power_sensors[index].p_w,
@@ -128,7 +138,9 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
         self.settle();
         self.changes.start(false);
+        let boundaries = std::mem::take(&mut self.gain.boundaries);
         (self.readings, self.gain) = system(network, &self.admittance, &self.disabled, &self.options)?;
+        self.gain.boundaries = boundaries;
         self.is_factorized = false;
         Ok(())
     }
@@ -265,6 +277,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         self.factorize(false)?;
         self.gain.step(&self.readings, &mut self.state);
         self.gain.step(&self.readings, &mut self.state);
+        self.changes.pending.multiplier_counts = self.gain.multiplier_counts();
         self.changes.start(true);
         Ok(())
     }
@@ -307,6 +320,67 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
         let (u, current) = (to_phases(&v), to_phases(&current));
         Some(std::array::from_fn(|k| u[k] * current[k].conj()))
+    }
+
+    /// Estimated power of every source, load and generator with supply, into the grid, and of every shunt, into the shunt, by phase, per
+    /// unit. The correction of a node's readings is shared by variance; what a node's readings leave unexplained goes in equal parts to its
+    /// appliances without reading.
+    pub fn appliance_powers_pu(&self, network: &Network) -> HashMap<Terminal, [C64; N]> {
+        let appliances = self.readings.appliances(network, &self.admittance);
+        let mut n_unread: HashMap<usize, usize> = HashMap::new();
+        let node_of = |terminal: &Terminal| match *terminal {
+            Terminal::Source(index) => network.sources[index].node,
+            Terminal::Appliance(index) => network.appliances[index].node,
+            _ => 0,
+        };
+        let is_unread = |variance: &[C64; N], k: usize| variance[k].re.is_infinite() || variance[k].im.is_infinite();
+        let mut read: HashMap<usize, [C64; N]> = HashMap::new();
+        for (terminal, (value, variance)) in &appliances.by_terminal {
+            let node = node_of(terminal);
+            match (0..N).any(|k| is_unread(variance, k)) {
+                true => *n_unread.entry(node).or_default() += 1,
+                false => {
+                    let sum = read.entry(node).or_insert([C64::ZERO; N]);
+                    (0..N).for_each(|k| sum[k] += value[k]);
+                }
+            }
+        }
+        let mut powers = HashMap::new();
+        for (terminal, (value, variance)) in &appliances.by_terminal {
+            let node = node_of(terminal);
+            let (Some(total), Some(position)) = (self.injection_pu(node), self.position(node)) else {
+                continue;
+            };
+            let power = match n_unread.get(&node) {
+                None => {
+                    let (sum, sum_variance) = &appliances.by_position[position];
+                    std::array::from_fn(|k| {
+                        let share = |own: f64, all: f64| if all > 0.0 { own / all } else { 0.0 };
+                        let rest = sum[k] - total[k];
+                        value[k]
+                            - C64::new(
+                                share(variance[k].re, sum_variance[k].re) * rest.re,
+                                share(variance[k].im, sum_variance[k].im) * rest.im,
+                            )
+                    })
+                }
+                Some(_) if !(0..N).any(|k| is_unread(variance, k)) => *value,
+                Some(&n) => {
+                    let read = read.get(&node).copied().unwrap_or([C64::ZERO; N]);
+                    std::array::from_fn(|k| (total[k] - read[k]) / n as f64)
+                }
+            };
+            powers.insert(*terminal, power);
+        }
+        for (index, shunt) in network.shunts.iter().enumerate().filter(|(_, shunt)| shunt.connected) {
+            let y = shunt_admittance::<N>(shunt, network.nodes[shunt.node].u_rated_v);
+            if let (Some(position), Ok(y)) = (self.position(shunt.node), y) {
+                let v: [C64; N] = voltages(&self.unknowns(position));
+                let (u, i): ([C64; N], [C64; N]) = (to_phases(&v), to_phases(&std::array::from_fn(|k| y[k] * v[k])));
+                powers.insert(Terminal::Shunt(index), std::array::from_fn(|k| u[k] * i[k].conj()));
+            }
+        }
+        powers
     }
 
     /// The connections that the estimate belongs to.
@@ -377,19 +451,22 @@ fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Reading
             continue;
         }
         references.push(AngleReference::pin(root));
+        if N == 1 {
+            continue;
+        }
         // the root, or else the first node of the network whose voltage is read
         let balanced = readings
             .voltages
             .iter()
             .filter(|voltage| island_at(voltage.position) == index)
             .min_by_key(|voltage| (voltage.position != root, admittance.order.node[voltage.position]));
-        let weight = match (balanced, options.balance_sigma_rad) {
-            (_, Some(sigma)) => [sigma.powi(-2); N],
-            (Some(voltage), None) => voltage.magnitude_weight,
-            (None, None) => [0.0; N],
+        let (position, weight) = match (options.balance_sigma_rad, balanced) {
+            (Some(sigma), _) => (root, [sigma.powi(-2); N]),
+            (None, Some(voltage)) => (voltage.position, voltage.magnitude_weight),
+            (None, None) => continue,
         };
-        if let Some(voltage) = balanced.filter(|_| N == 3 && weight.iter().all(|&weight| weight > 0.0)) {
-            references.push(AngleReference::balance(voltage.position, weight));
+        if weight.iter().all(|&weight| weight > 0.0) {
+            references.push(AngleReference::balance(position, weight));
         }
     }
     references

@@ -106,6 +106,8 @@ pub(super) struct Readings<const N: usize> {
     pub(super) current_variances: Vec<[C64; N]>,
     /// Variance that stands for "unknown".
     pub(super) unknown_variance: f64,
+    /// Voltages that are guessed, not read.
+    pub(super) guesses: Vec<usize>,
 }
 
 /// Scalar readings that do not take part: sensor, whether it is the second of its quantities, phase.
@@ -229,9 +231,7 @@ fn power_single<const N: usize>(network: &Network, sensor: &PowerSensor) -> Sing
 pub(super) fn voltage_value<const N: usize>(network: &Network, sensor: &VoltageSensor) -> [C64; N] {
     let u_rated = network.nodes[sensor.node].u_rated_v;
     match (sensor.u_v, sensor.angle_rad, N) {
-        (PerPhase::Symmetric(u), PerPhase::Symmetric(angle), _) => {
-            std::array::from_fn(|k| C64::new(u / u_rated, angle - phase_turn(k)))
-        }
+        (PerPhase::Symmetric(u), PerPhase::Symmetric(angle), _) => std::array::from_fn(|k| C64::new(u / u_rated, angle - phase_turn(k))),
         (PerPhase::Phases(u), PerPhase::Phases(angle), 1) => {
             let u = u.map(|u| u * 3f64.sqrt() / u_rated);
             if angle.iter().any(|angle| angle.is_nan()) {
@@ -358,6 +358,7 @@ impl<const N: usize> Readings<N> {
             voltage_variances: Vec::new(),
             current_variances: Vec::new(),
             unknown_variance: 0.0,
+            guesses: Vec::new(),
         };
         let mut powers: Vec<Single<N>> = network.power_sensors.iter().map(|s| power_single(network, s)).collect();
         let mut voltages: Vec<Single<N>> = network.voltage_sensors.iter().map(|s| voltage_single(network, s)).collect();
@@ -400,7 +401,8 @@ impl<const N: usize> Readings<N> {
             }
         }
         let mut by_position = vec![([C64::ZERO; N], [C64::ZERO; N]); admittance.order.len()];
-        let appliances = (0..network.appliances.len()).map(|i| (Terminal::Appliance(i), network.appliances[i].node, network.appliances[i].connected));
+        let appliances =
+            (0..network.appliances.len()).map(|i| (Terminal::Appliance(i), network.appliances[i].node, network.appliances[i].connected));
         let sources = (0..network.sources.len()).map(|i| (Terminal::Source(i), network.sources[i].node, network.sources[i].connected));
         let mut by_terminal = HashMap::new();
         for (terminal, node, connected) in appliances.chain(sources) {
@@ -429,6 +431,7 @@ impl<const N: usize> Readings<N> {
             angle_weight: [0.0; N],
         };
         // at the end, so that the shares keep their places
+        self.guesses.push(self.voltages.len());
         self.voltages.push(guess);
     }
 
@@ -532,7 +535,10 @@ impl<const N: usize> Readings<N> {
             let (mut merged, shares) = merge(&readings);
             for k in (0..N).filter(|&k| merged.variance[k].im.is_finite()) {
                 // readings with angles are merged as phasors
-                let parts = readings.iter().zip(&shares).map(|(reading, share)| polar(reading.value[k]) * share.0[k]);
+                let parts = readings
+                    .iter()
+                    .zip(&shares)
+                    .map(|(reading, share)| polar(reading.value[k]) * share.0[k]);
                 let (magnitude, angle) = parts.sum::<C64>().to_polar();
                 merged.value[k] = C64::new(magnitude, angle);
             }
@@ -599,7 +605,11 @@ impl<const N: usize> Readings<N> {
             };
             for ((is_power, sensor), (first, second)) in sensors.into_iter().zip(shares) {
                 let place = Place::Flow(self.flows.len());
-                let list = if is_power { &mut self.power_shares } else { &mut self.current_shares };
+                let list = if is_power {
+                    &mut self.power_shares
+                } else {
+                    &mut self.current_shares
+                };
                 list[sensor] = Some(Share { place, first, second });
             }
             self.flows.push(Flow {

@@ -146,7 +146,13 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             .iter()
             .map(|reference| reference_sum(reference, &voltages(&self.state[reference.position])))
             .sum();
-        let j = residuals.iter().map(|r| (r.residual / r.sigma).powi(2)).sum::<f64>() + balance;
+        let messages: f64 = self
+            .gain
+            .boundaries
+            .iter()
+            .map(|boundary| boundary.sum(&self.state[boundary.position]))
+            .sum();
+        let j = residuals.iter().map(|r| (r.residual / r.sigma).powi(2)).sum::<f64>() + balance + messages;
         let degrees_of_freedom = self.degrees_of_freedom(residuals.len());
         Trust {
             residuals,
@@ -166,12 +172,15 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 continue;
             }
             let variance = &self.gain.injection(position).variance;
-            known += variance.iter().map(|v| usize::from(v.re == 0.0) + usize::from(v.im == 0.0)).sum::<usize>();
+            known += variance
+                .iter()
+                .map(|v| usize::from(v.re == 0.0) + usize::from(v.im == 0.0))
+                .sum::<usize>();
         }
-        // a pin takes one angle, a balance says N - 1 of them
-        let n_balances = self.gain.references.iter().filter(|reference| reference.is_balance).count();
-        let n_pins = self.gain.references.len() - n_balances;
-        (known + n_pins + n_balances * (N - 1)).saturating_sub(2 * N * self.state.len())
+        // a message's powers have been counted as exact injections; it also says all of a voltage but its angle
+        known += self.gain.boundaries.len() * (2 * N - 1);
+        let angles: isize = self.gain.references.iter().map(|reference| reference.n_readings).sum();
+        known.saturating_add_signed(angles).saturating_sub(2 * N * self.state.len())
     }
 
     fn voltage_residuals(&self, network: &Network, uncertainty: &Uncertainty<N, B>, index: usize, residuals: &mut Vec<Residual>) {
@@ -186,14 +195,28 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             if variance[k].re.is_finite() {
                 let estimated = uncertainty.covariance.variance(position, &along_phase::<N, B>(k, along));
                 let sensor = Sensor::Voltage(index);
-                residuals.push(residual(sensor, Quantity::Voltage, k, value[k].re - u[k].norm(), variance[k].re, estimated));
+                residuals.push(residual(
+                    sensor,
+                    Quantity::Voltage,
+                    k,
+                    value[k].re - u[k].norm(),
+                    variance[k].re,
+                    estimated,
+                ));
             }
             let has_angle = matches!(merged, Some(Place::Voltage(at)) if self.readings.voltages[at].angle_weight[k] > 0.0);
             if has_angle && variance[k].im.is_finite() {
                 let across = along * C64::I / u[k].norm();
                 let estimated = uncertainty.covariance.variance(position, &along_phase::<N, B>(k, across));
                 let turned = -turn(u[k], value[k].im);
-                residuals.push(residual(Sensor::Voltage(index), Quantity::Angle, k, turned, variance[k].im, estimated));
+                residuals.push(residual(
+                    Sensor::Voltage(index),
+                    Quantity::Angle,
+                    k,
+                    turned,
+                    variance[k].im,
+                    estimated,
+                ));
             }
         }
     }
@@ -222,11 +245,25 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             let sensor = Sensor::Power(index);
             if variance[k].re.is_finite() {
                 let difference = value[k].re - estimate[k].re;
-                residuals.push(residual(sensor, Quantity::ActivePower, k, difference, variance[k].re, estimated[k].re));
+                residuals.push(residual(
+                    sensor,
+                    Quantity::ActivePower,
+                    k,
+                    difference,
+                    variance[k].re,
+                    estimated[k].re,
+                ));
             }
             if variance[k].im.is_finite() {
                 let difference = value[k].im - estimate[k].im;
-                residuals.push(residual(sensor, Quantity::ReactivePower, k, difference, variance[k].im, estimated[k].im));
+                residuals.push(residual(
+                    sensor,
+                    Quantity::ReactivePower,
+                    k,
+                    difference,
+                    variance[k].im,
+                    estimated[k].im,
+                ));
             }
         }
     }
@@ -245,7 +282,14 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             }
             if variance[k].im.is_finite() {
                 let difference = value[k].im - estimate[k].im;
-                residuals.push(residual(sensor, Quantity::CurrentImaginary, k, difference, variance[k].im, estimated[k].im));
+                residuals.push(residual(
+                    sensor,
+                    Quantity::CurrentImaginary,
+                    k,
+                    difference,
+                    variance[k].im,
+                    estimated[k].im,
+                ));
             }
         }
     }

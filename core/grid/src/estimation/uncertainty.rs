@@ -36,11 +36,34 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         crate::flows::branch_flow(network, &self.admittance, branch, |position| voltages(&self.unknowns(position)))
     }
 
+    /// Full covariance of the voltages of some nodes, per unit: for each node the real parts of its phases, then the imaginary parts.
+    /// Costs one solution a row; belongs to the state of the last [`Self::uncertainty`].
+    ///
+    /// # Shape
+    /// `2 * N * nodes.len()` squared; nodes without supply are left out.
+    pub fn voltage_covariance(&self, _uncertainty: &Uncertainty<N, B>, nodes: &[usize]) -> Vec<Vec<f64>> {
+        let functionals: Vec<Functional<B>> = nodes
+            .iter()
+            .filter_map(|&node| self.position(node))
+            .flat_map(|position| {
+                let part = move |c: C64| (0..N).map(move |k| vec![(position, along_phase::<N, B>(k, c))]);
+                part(C64::ONE).chain(part(C64::I))
+            })
+            .collect();
+        self.gain.covariance_of(&functionals)
+    }
+
     /// Standard deviations of a node's voltage magnitudes (per unit) and angles (rad, against the reference); `None` without supply.
     pub fn voltage_sigma(&self, uncertainty: &Uncertainty<N, B>, node: usize) -> Option<([f64; N], [f64; N])> {
         let position = self.position(node)?;
         let u = to_phases::<N>(&voltages(&self.state[position]));
-        let sigma = |k: usize, c: C64| uncertainty.covariance.variance(position, &along_phase::<N, B>(k, c)).max(0.0).sqrt();
+        let sigma = |k: usize, c: C64| {
+            uncertainty
+                .covariance
+                .variance(position, &along_phase::<N, B>(k, c))
+                .max(0.0)
+                .sqrt()
+        };
         Some((
             std::array::from_fn(|k| sigma(k, u[k] / u[k].norm())),
             std::array::from_fn(|k| sigma(k, u[k] * C64::I / u[k].norm_sqr())),
@@ -134,7 +157,9 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 let more = along_current::<N, B>(k, part.conj() * u[k], y_near);
                 at_near.iter_mut().zip(more).for_each(|(a, b)| *a += b);
                 let at_far = along_current::<N, B>(k, part.conj() * u[k], y_far);
-                self.pair_variance(uncertainty, (near, &at_near), far.map(|far| (far, &at_far))).max(0.0).sqrt()
+                self.pair_variance(uncertainty, (near, &at_near), far.map(|far| (far, &at_far)))
+                    .max(0.0)
+                    .sqrt()
             };
             C64::new(sigma(C64::ONE), sigma(C64::I))
         }))

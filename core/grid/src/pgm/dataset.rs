@@ -85,9 +85,10 @@ impl Dataset {
         };
         let read = top.deserialize(&mut reader).and_then(|read| reader.end().map(|()| read));
         read.map_err(|error| {
-            refused.borrow_mut().take().unwrap_or_else(|| GridError::Dataset {
-                reason: error.to_string(),
-            })
+            refused
+                .borrow_mut()
+                .take()
+                .unwrap_or_else(|| GridError::Dataset { reason: error.to_string() })
         })
     }
 
@@ -113,7 +114,16 @@ fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'
         false => &["id", "status", "p_specified", "q_specified"],
     };
     let power_sensor: &[&str] = match input {
-        true => &["id", "measured_object", "measured_terminal_type", "power_sigma", "p_measured", "q_measured", "p_sigma", "q_sigma"],
+        true => &[
+            "id",
+            "measured_object",
+            "measured_terminal_type",
+            "power_sigma",
+            "p_measured",
+            "q_measured",
+            "p_sigma",
+            "q_sigma",
+        ],
         false => &["id", "power_sigma", "p_measured", "q_measured", "p_sigma", "q_sigma"],
     };
     let voltage_sensor: &[&str] = match input {
@@ -122,7 +132,13 @@ fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'
     };
     let current_sensor: &[&str] = match input {
         true => &[
-            "id", "measured_object", "measured_terminal_type", "angle_measurement_type", "i_sigma", "i_angle_sigma", "i_measured",
+            "id",
+            "measured_object",
+            "measured_terminal_type",
+            "angle_measurement_type",
+            "i_sigma",
+            "i_angle_sigma",
+            "i_measured",
             "i_angle_measured",
         ],
         false => &["id", "i_sigma", "i_angle_sigma", "i_measured", "i_angle_measured"],
@@ -131,7 +147,22 @@ fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'
         "node" => ("node", &["id", "u_rated"]),
         "line" if input => (
             "line",
-            &["id", "from_node", "to_node", "from_status", "to_status", "r1", "x1", "c1", "tan1", "r0", "x0", "c0", "tan0", "i_n"],
+            &[
+                "id",
+                "from_node",
+                "to_node",
+                "from_status",
+                "to_status",
+                "r1",
+                "x1",
+                "c1",
+                "tan1",
+                "r0",
+                "x0",
+                "c0",
+                "tan0",
+                "i_n",
+            ],
         ),
         "line" => ("line", branch),
         "link" if input => ("link", &["id", "from_node", "to_node", "from_status", "to_status"]),
@@ -139,14 +170,44 @@ fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'
         "transformer" if input => (
             "transformer",
             &[
-                "id", "from_node", "to_node", "from_status", "to_status", "u1", "u2", "sn", "uk", "pk", "i0", "p0", "winding_from",
-                "winding_to", "clock", "tap_side", "tap_pos", "tap_min", "tap_max", "tap_nom", "tap_size", "uk_min", "uk_max", "pk_min",
-                "pk_max", "r_grounding_from", "x_grounding_from", "r_grounding_to", "x_grounding_to", "i0_zero_sequence",
+                "id",
+                "from_node",
+                "to_node",
+                "from_status",
+                "to_status",
+                "u1",
+                "u2",
+                "sn",
+                "uk",
+                "pk",
+                "i0",
+                "p0",
+                "winding_from",
+                "winding_to",
+                "clock",
+                "tap_side",
+                "tap_pos",
+                "tap_min",
+                "tap_max",
+                "tap_nom",
+                "tap_size",
+                "uk_min",
+                "uk_max",
+                "pk_min",
+                "pk_max",
+                "r_grounding_from",
+                "x_grounding_from",
+                "r_grounding_to",
+                "x_grounding_to",
+                "i0_zero_sequence",
                 "p0_zero_sequence",
             ],
         ),
         "transformer" => ("transformer", &["id", "from_status", "to_status", "tap_pos"]),
-        "source" if input => ("source", &["id", "node", "status", "u_ref", "u_ref_angle", "sk", "rx_ratio", "z01_ratio"]),
+        "source" if input => (
+            "source",
+            &["id", "node", "status", "u_ref", "u_ref_angle", "sk", "rx_ratio", "z01_ratio"],
+        ),
         "source" => ("source", &["id", "status", "u_ref", "u_ref_angle"]),
         "sym_load" => ("sym_load", load),
         "sym_gen" => ("sym_gen", load),
@@ -184,9 +245,7 @@ fn predefined_attributes(text: &str) -> Result<Predefined, GridError> {
         #[serde(default)]
         attributes: Predefined,
     }
-    let head: Head = serde_json::from_str(text).map_err(|error| GridError::Dataset {
-        reason: error.to_string(),
-    })?;
+    let head: Head = serde_json::from_str(text).map_err(|error| GridError::Dataset { reason: error.to_string() })?;
     Ok(head.attributes)
 }
 
@@ -295,8 +354,7 @@ impl<'de> Visitor<'de> for ScenarioSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut tables = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
-            let (component, attributes) =
-                attributes_of(&name, self.0.kind).map_err(|error| refuse::<A::Error>(self.0.refused, error))?;
+            let (component, attributes) = attributes_of(&name, self.0.kind).map_err(|error| refuse::<A::Error>(self.0.refused, error))?;
             let predefined = match self.0.predefined.get(component) {
                 None => Vec::new(),
                 Some(names) => names
@@ -541,7 +599,10 @@ mod tests {
         check(r#"{"type":"input"}"#, "missing field `data`");
         check(r#"{"type":"update","data":{}}"#, "type \"update\", expected \"input\"");
         check(r#"{"type":"input","data":{"three_winding_transformer":[]}}"#, "three transformers");
-        check(r#"{"type":"input","data":{"node":[{"id":1,"u_rate":1}]}}"#, "node has no attribute u_rate");
+        check(
+            r#"{"type":"input","data":{"node":[{"id":1,"u_rate":1}]}}"#,
+            "node has no attribute u_rate",
+        );
         check(r#"{"type":"input","data":{"node":[{"id":1,"u_rated":"high"}]}}"#, "\"high\"");
         check(r#"{"type":"input","data":{"node":[[1,2]]}}"#, "longer than its predefined");
         check(r#"{"type":"input","data":{"node":[{"id":[1,2]}]}}"#, "three numbers");

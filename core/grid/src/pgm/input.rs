@@ -165,9 +165,7 @@ impl<'a> Row<'a> {
 
     fn node(&self, network: &Network, attribute: &'static str) -> Result<usize, GridError> {
         let target = self.integer(attribute)?;
-        network
-            .node_index(target)
-            .ok_or_else(|| self.unknown(attribute, target, "node"))
+        network.node_index(target).ok_or_else(|| self.unknown(attribute, target, "node"))
     }
 
     fn unknown(&self, attribute: &'static str, target: ComponentId, expected: &'static str) -> GridError {
@@ -206,7 +204,17 @@ impl Network {
         // what others refer to comes first, whatever the order of the dataset
         let passes: [&[&str]; 3] = [
             &["node"],
-            &["line", "link", "transformer", "source", "sym_load", "sym_gen", "asym_load", "asym_gen", "shunt"],
+            &[
+                "line",
+                "link",
+                "transformer",
+                "source",
+                "sym_load",
+                "sym_gen",
+                "asym_load",
+                "asym_gen",
+                "shunt",
+            ],
             &[
                 "sym_voltage_sensor",
                 "asym_voltage_sensor",
@@ -468,7 +476,11 @@ fn appliance(row: &Row<'_>, network: &Network, symmetric: bool) -> Result<Applia
             1 => LoadKind::ConstantImpedance,
             2 => LoadKind::ConstantCurrent,
             other => {
-                return Err(row.bad("type", other as f64, "0 is constant power, 1 constant impedance, 2 constant current"));
+                return Err(row.bad(
+                    "type",
+                    other as f64,
+                    "0 is constant power, 1 constant impedance, 2 constant current",
+                ));
             }
         },
         p_w: row.per_phase("p_specified", symmetric)?,

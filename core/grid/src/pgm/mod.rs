@@ -6,8 +6,10 @@
 
 mod dataset;
 mod input;
+mod output;
 
 mod update;
 
 pub use dataset::{Dataset, DatasetKind};
+pub use output::{Tables, estimate_tables, output_dataset, power_flow_tables};
 pub use update::Touched;

@@ -17,8 +17,8 @@ use crate::admittance::{Admittance, add};
 use crate::elimination::NONE;
 use crate::error::GridError;
 use crate::flows::{BranchFlow, branch_flow};
-use crate::model::{BASE_POWER_VA, C64, balanced, source_admittance, source_voltage, to_phases, to_sequences};
-use crate::network::{Appliance, LoadKind, Network, PerPhase};
+use crate::model::{BASE_POWER_VA, C64, balanced, shunt_admittance, source_admittance, source_voltage, to_phases, to_sequences};
+use crate::network::{Appliance, LoadKind, Network, PerPhase, Terminal};
 use sweep::Sweep;
 
 /// How a power flow is solved.
@@ -243,6 +243,71 @@ impl<const N: usize> PowerFlow<N> {
                 LoadKind::ConstantImpedance => power[k] * u * u,
             }
         }))
+    }
+
+    /// Power that the sources, loads and generators of a node exchange with the grid by phase, positive into the grid, per unit; `None`
+    /// without supply.
+    pub fn node_injection_pu(&self, node: usize) -> Option<[C64; N]> {
+        let position = *self.admittance.order.position.get(node)?;
+        if position == NONE {
+            return None;
+        }
+        let v = &self.voltage[position as usize];
+        let mut power = std::array::from_fn(|k| self.power[position as usize][k]);
+        let mut current = [C64::ZERO; N];
+        for load in self.voltage_dependent.iter().filter(|load| load.position == position) {
+            add(&mut current, &load.current(v));
+        }
+        for ((_, from_source), (_, y)) in self
+            .source_current
+            .iter()
+            .zip(&self.source_admittance)
+            .filter(|((at, _), _)| *at == position)
+        {
+            for k in 0..N {
+                current[k] += from_source[k] - y[k] * v[k];
+            }
+        }
+        let (u, current) = (to_phases(v), to_phases(&current));
+        for k in 0..N {
+            power[k] += u[k] * current[k].conj();
+        }
+        Some(power)
+    }
+
+    /// Power at a source, a load, a generator or a shunt by phase, per unit: into the grid, for a shunt into the shunt.
+    pub fn terminal_pu(&self, network: &Network, terminal: Terminal) -> [C64; N] {
+        let zero = [C64::ZERO; N];
+        let at = |node: usize, y: &[C64; N], u_source: &[C64; N]| {
+            let Some(position) = self.admittance.order.position.get(node).copied().filter(|&p| p != NONE) else {
+                return zero;
+            };
+            let v = &self.voltage[position as usize];
+            let u = to_phases(v);
+            let current: [C64; N] = to_phases(&std::array::from_fn(|k| y[k] * (u_source[k] - v[k])));
+            std::array::from_fn(|k| u[k] * current[k].conj())
+        };
+        match terminal {
+            Terminal::Source(index) => match network.sources.get(index).filter(|source| source.connected) {
+                Some(source) => at(source.node, &source_admittance(source), &source_voltage(source).unwrap_or(zero)),
+                None => zero,
+            },
+            Terminal::Shunt(index) => match network.shunts.get(index).filter(|shunt| shunt.connected) {
+                Some(shunt) => {
+                    let y = shunt_admittance::<N>(shunt, network.nodes[shunt.node].u_rated_v).unwrap_or(zero);
+                    at(shunt.node, &y, &zero).map(|s| -s)
+                }
+                None => zero,
+            },
+            Terminal::Appliance(index) => network
+                .appliances
+                .get(index)
+                .and_then(|appliance| self.injection_pu(appliance).ok())
+                .unwrap_or(zero),
+            Terminal::Node(node) => self.node_injection_pu(node).unwrap_or(zero),
+            Terminal::BranchFrom(index) => self.branch_flow(network, index).s_from_pu,
+            Terminal::BranchTo(index) => self.branch_flow(network, index).s_to_pu,
+        }
     }
 
     /// Flow through a branch.

@@ -45,11 +45,7 @@ const SOURCE: i64 = 30_000;
 const SENSORS: i64 = 40_000;
 
 fn list<'a>(dataset: &'a mut Dataset, component: &str) -> &'a mut Vec<Value> {
-    dataset
-        .entry(component)
-        .or_insert_with(|| json!([]))
-        .as_array_mut()
-        .unwrap()
+    dataset.entry(component).or_insert_with(|| json!([])).as_array_mut().unwrap()
 }
 
 pub(crate) fn build(dataset: &Dataset) -> Network {
@@ -112,6 +108,8 @@ pub(crate) struct Quality {
     pub(crate) metered: f64,
     /// Share of the nodes whose voltage is measured.
     pub(crate) voltages: f64,
+    /// Whether the source's voltage is measured with its angles.
+    pub(crate) angles: bool,
 }
 
 pub(crate) const QUALITY: Quality = Quality {
@@ -120,6 +118,7 @@ pub(crate) const QUALITY: Quality = Quality {
     pseudo: 0.3,
     metered: 0.5,
     voltages: 0.3,
+    angles: false,
 };
 
 /// Voltage sensors at the source and some nodes, P and Q of every load and of what leaves the source.
@@ -130,9 +129,17 @@ pub(crate) fn add_sensors<const N: usize>(dataset: &mut Dataset, seed: u64) {
 pub(crate) fn add_sensors_with<const N: usize>(dataset: &mut Dataset, seed: u64, quality: Quality) {
     let network = build(dataset);
     let mut flow = PowerFlow::<N>::new(&network).unwrap();
-    flow.solve(&Options { tolerance_pu: 1e-12, ..Options::default() }).unwrap();
+    flow.solve(&Options {
+        tolerance_pu: 1e-12,
+        ..Options::default()
+    })
+    .unwrap();
     let mut random = Random::new(seed);
-    let (kind_u, kind_s) = if N == 1 { ("sym_voltage_sensor", "sym_power_sensor") } else { ("asym_voltage_sensor", "asym_power_sensor") };
+    let (kind_u, kind_s) = if N == 1 {
+        ("sym_voltage_sensor", "sym_power_sensor")
+    } else {
+        ("asym_voltage_sensor", "asym_power_sensor")
+    };
     let wrap = |x: Vec<f64>| if N == 1 { json!(x[0]) } else { json!(x) };
     let mut id = SENSORS;
     let u_base = if N == 1 { 10e3 } else { 10e3 / 3f64.sqrt() };
@@ -142,8 +149,19 @@ pub(crate) fn add_sensors_with<const N: usize>(dataset: &mut Dataset, seed: u64,
             continue;
         }
         let sigma = u_base * quality.voltage;
-        let u: Vec<f64> = flow.voltage_pu(node).unwrap().iter().map(|u| u.norm() * u_base + sigma * random.gauss()).collect();
-        list(dataset, kind_u).push(json!({"id": id, "measured_object": node, "u_sigma": sigma, "u_measured": wrap(u)}));
+        let u: Vec<f64> = flow
+            .voltage_pu(node)
+            .unwrap()
+            .iter()
+            .map(|u| u.norm() * u_base + sigma * random.gauss())
+            .collect();
+        let mut sensor = json!({"id": id, "measured_object": node, "u_sigma": sigma, "u_measured": wrap(u)});
+        if quality.angles && node == 0 {
+            let of = |u: &flexmeter_grid::Complex<f64>| u.arg() + quality.voltage * random.gauss();
+            let angle: Vec<f64> = flow.voltage_pu(node).unwrap().iter().map(of).collect();
+            sensor["u_angle_measured"] = wrap(angle);
+        }
+        list(dataset, kind_u).push(sensor);
         id += 1;
     }
     let average = 3e6 / network.nodes().len() as f64 / N as f64;
@@ -160,12 +178,22 @@ pub(crate) fn add_sensors_with<const N: usize>(dataset: &mut Dataset, seed: u64,
     for (index, branch) in network.branches().iter().enumerate() {
         if branch.from == 0 {
             let s = flow.branch_flow(&network, index).s_from_pu;
-            add(branch.id, 0, s.iter().map(|s| (s.re * s_base, s.im * s_base)).collect(), average * 0.2);
+            add(
+                branch.id,
+                0,
+                s.iter().map(|s| (s.re * s_base, s.im * s_base)).collect(),
+                average * 0.2,
+            );
         }
     }
     for (index, load) in network.appliances().iter().enumerate() {
         let s = flow.injection_pu(load).unwrap();
-        let sigma = average * if (index as f64 * 0.618) % 1.0 < quality.metered { quality.meter } else { quality.pseudo };
+        let sigma = average
+            * if (index as f64 * 0.618) % 1.0 < quality.metered {
+                quality.meter
+            } else {
+                quality.pseudo
+            };
         add(load.id, 4, s.iter().map(|s| (-s.re * s_base, -s.im * s_base)).collect(), sigma);
     }
 }

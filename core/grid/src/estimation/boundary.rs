@@ -1,0 +1,355 @@
+//! Estimation over several levels: what a lower area says about its root becomes a reading of the upper area.
+//!
+//! An area is estimated by itself; its angles are then known only against phase a of its own root. What it passes up are the voltage
+//! of its root in that frame, the power that flows into it, and the covariance of both together. The upper area has the root as a node
+//! without appliances of its own, and takes the message as one reading of it. With the whole covariance the levels say what one joined
+//! estimate would (to second order in the difference between the two voltages of the root); with variances alone they lose what the
+//! voltage tells about the power.
+//!
+//! # Source
+//! D4.6, section 7.2.2 (three levels: concentrator, LV, MV). The elimination of an area into a quadratic of its boundary is the
+//! same block elimination as within an area.
+
+use nalgebra::{DMatrix, DVector};
+
+#[cfg(doc)]
+use super::EstimateOptions;
+use super::block::{Block, Column, multipliers, voltages};
+use super::covariance::{Functional, along_phase};
+use super::local::{AngleReference, add_voltage_derivative, voltage_gradient};
+use super::readings::Voltage;
+use super::{Estimator, GridError, Uncertainty};
+use crate::model::{C64, to_phases, to_sequences};
+use crate::network::Network;
+
+/// Standard deviation, rad, of "the phases are 120 degrees apart" at the root of an area, while it is estimated by itself: magnitudes
+/// alone hardly tell. The message up does not contain it.
+pub const AREA_BALANCE_SIGMA_RAD: f64 = 0.005;
+
+/// Variance of what a message knows exactly (an area without any load takes no power), so that it has an inverse.
+const EXACT: f64 = 1e-18;
+
+/// What an area knows of its root.
+///
+/// # Units
+/// Per unit of the root's rated voltage and of a phase's base power.
+///
+/// # Shape
+/// Rows of the covariance: real parts of the voltages by phase, imaginary parts, active powers, reactive powers; `4 * N` squared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoundaryEstimate<const N: usize> {
+    /// Voltages of the root by phase; phase a has angle zero.
+    pub voltage_pu: [C64; N],
+    /// Power that flows into the area by phase.
+    pub power_pu: [C64; N],
+    /// Covariance of both.
+    pub covariance: Vec<Vec<f64>>,
+    /// What was assumed of the angles, is in the covariance, and must not be passed up.
+    balance: Option<AngleReference<N>>,
+    /// What was guessed of the voltage, likewise.
+    guess: Option<Voltage<N>>,
+}
+
+impl<const N: usize> BoundaryEstimate<N> {
+    /// The same without cross terms: what is left when only variances are passed up.
+    pub fn with_variances_only(mut self) -> Self {
+        for (row, entries) in self.covariance.iter_mut().enumerate() {
+            for (column, entry) in entries.iter_mut().enumerate() {
+                if row != column {
+                    *entry = 0.0;
+                }
+            }
+        }
+        self
+    }
+}
+
+/// A message as the upper area uses it.
+#[derive(Debug, Clone)]
+pub(super) struct Boundary<const N: usize> {
+    pub(super) position: usize,
+    /// Voltages in the frame of phase a.
+    voltage: [C64; N],
+    /// Injection (the negative of what flows into the area).
+    power: [C64; N],
+    /// Inverse covariance of the voltages alone.
+    information: DMatrix<f64>,
+    /// How the expected injection follows the voltages.
+    slope: DMatrix<f64>,
+    /// Covariance of the injection when the voltages are known.
+    variance: DMatrix<f64>,
+    /// A guess that takes back the one in the message.
+    taken_back: Option<Voltage<N>>,
+}
+
+/// Real parts, then imaginary parts; the imaginary part of phase a is zero in its own frame.
+fn flat<const N: usize>(x: &[C64; N]) -> DVector<f64> {
+    DVector::from_fn(2 * N, |row, _| if row < N { x[row].re } else { x[row - N].im })
+}
+
+fn complex<const N: usize>(x: &DVector<f64>) -> [C64; N] {
+    std::array::from_fn(|k| C64::new(x[k], x[N + k]))
+}
+
+impl<const N: usize> Boundary<N> {
+    /// # Errors
+    /// A covariance without inverse is an error of the area that sent it.
+    fn new(position: usize, message: &BoundaryEstimate<N>, area: &str) -> Result<Self, GridError> {
+        let refused = |reason: &str| GridError::Area {
+            area: area.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if message.covariance.len() != 4 * N || message.covariance.iter().any(|row| row.len() != 4 * N) {
+            return Err(refused("its covariance has another size than its phases"));
+        }
+        // without the imaginary part of phase a, which is exact
+        let kept: Vec<usize> = (0..4 * N).filter(|&row| row != N).collect();
+        let size = kept.len();
+        // what flows in counts as negative injection
+        let sign = |row: usize| if row >= 2 * N { -1.0 } else { 1.0 };
+        let covariance = DMatrix::from_fn(size, size, |row, column| {
+            let (row, column) = (kept[row], kept[column]);
+            let exact = if row == column { EXACT } else { 0.0 };
+            0.5 * (message.covariance[row][column] + message.covariance[column][row]) * sign(row) * sign(column) + exact
+        });
+        // variances of very different size: bring them to one
+        let scale = DVector::from_fn(size, |row, _| covariance[(row, row)].max(1e-30).sqrt().recip());
+        let scaled = DMatrix::from_fn(size, size, |row, column| covariance[(row, column)] * scale[row] * scale[column]);
+        let inverse = scaled
+            .clone()
+            .cholesky()
+            .map(|factor| factor.inverse())
+            .or_else(|| scaled.try_inverse())
+            .ok_or_else(|| refused("its boundary covariance has no inverse; more of its readings than one must tell about its root"))?;
+        let information = DMatrix::from_fn(size, size, |row, column| inverse[(row, column)] * scale[row] * scale[column]);
+        let n_v = 2 * N - 1;
+        let (vv, vs) = (information.view((0, 0), (n_v, n_v)), information.view((0, n_v), (n_v, 2 * N)));
+        let ss = information.view((n_v, n_v), (2 * N, 2 * N)).into_owned();
+        let variance = ss
+            .try_inverse()
+            .ok_or_else(|| refused("the power at its boundary is not determined"))?;
+        let slope = -(&variance * vs.transpose());
+        let marginal = vv + vs * &slope;
+        // back to 2N columns, with nothing at the imaginary part of phase a
+        let wide = |index: usize| {
+            if index < N {
+                Some(index)
+            } else if index == N {
+                None
+            } else {
+                Some(index - 1)
+            }
+        };
+        Ok(Self {
+            position,
+            voltage: message.voltage_pu,
+            power: message.power_pu.map(|s| -s),
+            information: DMatrix::from_fn(2 * N, 2 * N, |row, column| match (wide(row), wide(column)) {
+                (Some(row), Some(column)) => marginal[(row, column)],
+                _ => 0.0,
+            }),
+            slope: DMatrix::from_fn(2 * N, 2 * N, |row, column| wide(column).map_or(0.0, |column| slope[(row, column)])),
+            variance,
+            taken_back: message.guess.map(|guess| Voltage {
+                position,
+                magnitude_weight: guess.magnitude_weight.map(|weight| -weight),
+                ..guess
+            }),
+        })
+    }
+
+    /// Voltages in the frame of phase a, and the turn that leads there.
+    fn frame(u: &[C64; N]) -> ([C64; N], C64) {
+        let turn = u[0].conj() / u[0].norm();
+        (u.map(|u| u * turn), turn)
+    }
+
+    /// How far the voltages are from what the message says.
+    fn deviation(&self, framed: &[C64; N]) -> DVector<f64> {
+        let mut deviation = flat(framed) - flat(&self.voltage);
+        deviation[N] = 0.0;
+        deviation
+    }
+
+    /// The gradient by the voltages of a function whose gradient by the framed voltages is `g`.
+    fn pull_back(u: &[C64; N], framed: &[C64; N], turn: C64, g: &DVector<f64>) -> [C64; N] {
+        let g: [C64; N] = complex(g);
+        let twist: f64 = (0..N).map(|k| (g[k].conj() * C64::I * framed[k]).re).sum();
+        let mut gradient = g.map(|g| g * turn.conj());
+        gradient[0] -= u[0] * C64::I * (twist / u[0].norm_sqr());
+        gradient
+    }
+
+    fn estimated(&self, u: &[C64; N], n: &[C64; N], deviation: &DVector<f64>) -> ([C64; N], DVector<f64>) {
+        let m = flat::<N>(&std::array::from_fn(|k| (n[k] / u[k]).conj()));
+        let power = flat(&self.power) + &self.slope * deviation - &self.variance * &m;
+        (complex(&power), m)
+    }
+
+    /// `F1` and `F2` as in [`super::local`].
+    pub(super) fn equations<const B: usize>(&self, x: &Column<B>) -> ([C64; N], [C64; N]) {
+        let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
+        let (framed, turn) = Self::frame(&u);
+        let deviation = self.deviation(&framed);
+        let (power, m) = self.estimated(&u, &n, &deviation);
+        let current: [C64; N] = std::array::from_fn(|k| (power[k] / u[k]).conj());
+        let pulled = Self::pull_back(&u, &framed, turn, &(&self.information * &deviation + self.slope.transpose() * &m));
+        let m: [C64; N] = complex(&m);
+        let mut f1 = to_sequences(&std::array::from_fn(|k| pulled[k] - m[k] * current[k]));
+        if let Some(guess) = &self.taken_back {
+            let gradient = voltage_gradient(guess, &voltages(x));
+            (0..N).for_each(|k| f1[k] += gradient[k]);
+        }
+        (f1, to_sequences(&current))
+    }
+
+    /// Gauss-Newton derivative of the equations.
+    pub(super) fn derivative<const B: usize>(&self, x: &Column<B>) -> Block<B> {
+        let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
+        let (framed, turn) = Self::frame(&u);
+        let (power, _) = self.estimated(&u, &n, &self.deviation(&framed));
+        let mut block = super::block::zero();
+        for column in 0..2 * N {
+            let mut unit = [C64::ZERO; N];
+            unit[column / 2] = if column % 2 == 0 { C64::ONE } else { C64::I };
+            let unit = to_phases(&unit);
+            // a move of the voltages
+            let turned = (u[0].conj() * unit[0]).im / u[0].norm_sqr();
+            let mut moved = flat::<N>(&std::array::from_fn(|k| unit[k] * turn - C64::I * framed[k] * turned));
+            moved[N] = 0.0;
+            let f1 = Self::pull_back(&u, &framed, turn, &(&self.information * &moved));
+            let d_power: [C64; N] = complex(&(&self.slope * &moved));
+            let f2: [C64; N] = std::array::from_fn(|k| ((d_power[k] - power[k] * unit[k] / u[k]) / u[k]).conj());
+            let (f1, f2) = (to_sequences(&f1), to_sequences(&f2));
+            // a move of the multipliers
+            let dm = flat::<N>(&std::array::from_fn(|k| (unit[k] / u[k]).conj()));
+            let d_power: [C64; N] = complex(&-(&self.variance * &dm));
+            let g2: [C64; N] = to_sequences(&std::array::from_fn(|k| (d_power[k] / u[k]).conj()));
+            for k in 0..N {
+                (block[column][2 * k], block[column][2 * k + 1]) = (f1[k].re, f1[k].im);
+                let (nu, at) = (2 * (N + k), 2 * N + column);
+                (block[column][nu], block[column][nu + 1]) = (f2[k].re, f2[k].im);
+                (block[nu][column], block[nu + 1][column]) = (f2[k].re, f2[k].im);
+                (block[at][nu], block[at][nu + 1]) = (g2[k].re, g2[k].im);
+            }
+        }
+        if let Some(guess) = &self.taken_back {
+            add_voltage_derivative(guess, &voltages(x), true, &mut block);
+        }
+        block
+    }
+
+    /// The weighted sum of squares of what the message says against the state.
+    pub(super) fn sum<const B: usize>(&self, x: &Column<B>) -> f64 {
+        let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
+        let deviation = self.deviation(&Self::frame(&u).0);
+        let (_, m) = self.estimated(&u, &n, &deviation);
+        deviation.dot(&(&self.information * &deviation)) + m.dot(&(&self.variance * &m))
+    }
+}
+
+impl<const N: usize, const B: usize> Estimator<N, B> {
+    /// What this estimate says about a node (the root of an area, as a rule) and the power that its appliances inject there: that of the
+    /// source that stands for the grid above.
+    ///
+    /// # Errors
+    /// [`GridError::Area`] for a node without supply, or one whose own loads are not measured.
+    pub fn boundary(&self, network: &Network, _uncertainty: &Uncertainty<N, B>, node: usize) -> Result<BoundaryEstimate<N>, GridError> {
+        let id = network.nodes.get(node).map_or(-1, |node| node.id);
+        let refused = |reason: &str| GridError::Area {
+            area: format!("of node {id}"),
+            reason: reason.to_owned(),
+        };
+        let position = self.position(node).ok_or_else(|| refused("its root has no supply"))?;
+        let u = to_phases::<N>(&voltages(&self.state[position]));
+        let turn = u[0].conj() / u[0].norm();
+        // in the frame of phase a, whose own angle is exact here
+        let mut functionals: Vec<Functional<B>> = Vec::with_capacity(4 * N);
+        for part in [C64::ONE, C64::I] {
+            functionals.extend((0..N).map(|k| vec![(position, along_phase::<N, B>(k, part * turn.conj()))]));
+        }
+        functionals.extend(self.injection_functionals(position));
+        let mut covariance = self.gain.covariance_of(&functionals);
+        let mut power = self.injection_at(position);
+        // the root's own loads are part of what flows in
+        let appliances = self.readings.appliances(network, &self.admittance);
+        for (terminal, (value, variance)) in &appliances.by_terminal {
+            let crate::network::Terminal::Appliance(index) = *terminal else {
+                continue;
+            };
+            if network.appliances[index].node != node {
+                continue;
+            }
+            for k in 0..N {
+                if !variance[k].re.is_finite() || !variance[k].im.is_finite() {
+                    return Err(refused("a load at its root is not measured"));
+                }
+                power[k] -= value[k];
+                covariance[2 * N + k][2 * N + k] += variance[k].re;
+                covariance[3 * N + k][3 * N + k] += variance[k].im;
+            }
+        }
+        let is_here = |reference: &&AngleReference<N>| reference.is_balance && reference.n_readings > 0 && reference.position == position;
+        Ok(BoundaryEstimate {
+            voltage_pu: u.map(|u| u * turn),
+            power_pu: power,
+            covariance,
+            balance: self.gain.references.iter().find(is_here).copied(),
+            guess: self
+                .readings
+                .guesses
+                .iter()
+                .map(|&index| self.readings.voltages[index])
+                .find(|guess| guess.position == position),
+        })
+    }
+
+    /// Takes what an area below says about its root as a reading of that node, in place of all that is known of the node's appliances.
+    ///
+    /// # Errors
+    /// [`GridError::Area`] for a node without supply and a covariance that cannot be used.
+    pub fn set_boundary(&mut self, network: &Network, node: usize, message: &BoundaryEstimate<N>) -> Result<(), GridError> {
+        let area = format!("below node {}", network.nodes.get(node).map_or(-1, |node| node.id));
+        let position = self.position(node).ok_or_else(|| GridError::Area {
+            area: area.clone(),
+            reason: "its root has no supply in the upper area".to_owned(),
+        })?;
+        let boundary = Boundary::new(position, message, &area)?;
+        self.settle();
+        self.changes.start(false);
+        self.is_factorized = false;
+        let exact = self.gain.injection_mut(position);
+        exact.power = [C64::ZERO; N];
+        exact.variance = [C64::ZERO; N];
+        exact.is_unknown = false;
+        self.gain.boundaries.retain(|boundary| boundary.position != position);
+        self.gain.boundaries.push(boundary);
+        self.gain
+            .references
+            .retain(|reference| !(reference.is_balance && reference.position == position));
+        if let Some(balance) = &message.balance {
+            self.gain.references.push(balance.taken_back(position));
+        }
+        Ok(())
+    }
+
+    /// Expects the phases of a node to be turned against each other as these voltages are, where [`EstimateOptions::balance_sigma_rad`]
+    /// expects 120 degrees. With what the upper area has found of its root, an area's message is that of a state close to the joined
+    /// estimate's, and second order no longer shows.
+    pub fn expect_angles(&mut self, node: usize, voltage_pu: &[C64; N]) {
+        let Some(position) = self.position(node) else {
+            return;
+        };
+        let expected = voltage_pu.map(|u| (u * voltage_pu[0].conj()).arg());
+        for reference in self
+            .gain
+            .references
+            .iter_mut()
+            .filter(|reference| reference.is_balance && reference.position == position)
+        {
+            reference.expected = expected;
+        }
+        self.settle();
+        self.changes.start(false);
+    }
+}
