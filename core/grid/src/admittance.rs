@@ -25,10 +25,11 @@ impl<const N: usize> Admittance<N> {
     /// Puts the matrix together.
     ///
     /// # Errors
-    /// [`GridError::MissingAttribute`] where an asymmetric calculation lacks a zero sequence.
+    /// [`GridError::MissingAttribute`] where an asymmetric calculation lacks a zero sequence, [`GridError::TooLarge`] for a grid that is
+    /// too meshed.
     pub(crate) fn new(network: &Network) -> Result<Self, GridError> {
         let topology = Topology::new(network);
-        let order = Elimination::new(&topology);
+        let order = Elimination::new(&topology)?;
         let zero = [C64::ZERO; N];
         let none = TwoPort {
             ff: zero,

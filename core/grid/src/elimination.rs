@@ -8,7 +8,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::error::GridError;
 use crate::topology::Topology;
+
+/// Most pairs of neighbours that eliminating the nodes on loops may connect: seconds of work. Distribution grids stay far below.
+const N_PAIRS_MAX: usize = 5_000_000;
 
 /// Stands for "no position": a node without supply, the parent of a root.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -37,14 +41,17 @@ pub(crate) struct Elimination {
 
 impl Elimination {
     /// Orders all nodes with supply; the root of an island is its last node.
-    pub(crate) fn new(topology: &Topology) -> Self {
+    ///
+    /// # Errors
+    /// [`GridError::TooLarge`] for a grid so meshed that its elimination would fill in too much.
+    pub(crate) fn new(topology: &Topology) -> Result<Self, GridError> {
         let n_nodes = topology.n_nodes();
         let mut is_root = vec![false; n_nodes];
         for island in topology.islands() {
             is_root[island.root] = true;
         }
-        let (order, later) = eliminate(topology, &is_root);
-        number(n_nodes, &order, &later)
+        let (order, later) = eliminate(topology, &is_root)?;
+        Ok(number(n_nodes, &order, &later))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -81,8 +88,11 @@ impl Elimination {
     }
 }
 
+/// Nodes in the order of their elimination, and the neighbours each has left then.
+type Order = (Vec<u32>, Vec<Vec<u32>>);
+
 /// The order of elimination, and the neighbours each node has left then.
-fn eliminate(topology: &Topology, is_root: &[bool]) -> (Vec<u32>, Vec<Vec<u32>>) {
+fn eliminate(topology: &Topology, is_root: &[bool]) -> Result<Order, GridError> {
     let n = is_root.len();
     let mut neighbours: Vec<Vec<u32>> = (0..n)
         .map(|node| {
@@ -114,6 +124,7 @@ fn eliminate(topology: &Topology, is_root: &[bool]) -> (Vec<u32>, Vec<Vec<u32>>)
         }
     }
 
+    let mut n_pairs = 0;
     // loops: the node with the fewest neighbours left; the roots stay for the end
     let mut queue = BTreeSet::new();
     for node in (0..n).filter(|&node| !gone[node]) {
@@ -122,6 +133,14 @@ fn eliminate(topology: &Topology, is_root: &[bool]) -> (Vec<u32>, Vec<Vec<u32>>)
     }
     while let Some((_, _, node)) = queue.pop_first() {
         let left = std::mem::take(&mut neighbours[node]);
+        n_pairs += left.len() * left.len();
+        if n_pairs > N_PAIRS_MAX {
+            return Err(GridError::TooLarge {
+                what: "pairs of nodes that its loops connect while they are eliminated",
+                n: n_pairs,
+                n_max: N_PAIRS_MAX,
+            });
+        }
         for &other in &left {
             let other = other as usize;
             queue.remove(&(is_root[other], neighbours[other].len(), other));
@@ -135,10 +154,10 @@ fn eliminate(topology: &Topology, is_root: &[bool]) -> (Vec<u32>, Vec<Vec<u32>>)
         order.push(node as u32);
         later.push(left);
     }
-    (order, later)
+    Ok((order, later))
 }
 
-/// Numbers the nodes by a walk that visits a subtree before its root, and works out the pattern.
+/// Numbers the nodes level by level, the deepest first, and works out the pattern.
 fn number(n_nodes: usize, order: &[u32], later_nodes: &[Vec<u32>]) -> Elimination {
     let n = order.len();
     let mut turn = vec![NONE; n_nodes];

@@ -47,7 +47,7 @@ pub enum GridError {
         attribute: &'static str,
     },
     /// An attribute whose value cannot be used.
-    #[error("{component} {id}: {attribute} = {value} is not usable; {remedy}")]
+    #[error("{component} {id}: {attribute} = {} is not usable; {remedy}", short(*value))]
     BadValue {
         /// Component type.
         component: &'static str,
@@ -142,12 +142,6 @@ pub enum GridError {
         /// What to look at.
         remedy: &'static str,
     },
-    /// An estimate of a grid whose voltages no sensor fixes.
-    #[error("the island of node {node} has no voltage sensor; add one (the source's node is the best place)")]
-    NoVoltageSensor {
-        /// Any node of the island.
-        node: ComponentId,
-    },
     /// A line of a grid bundle's table that cannot be read.
     #[error("{file} line {line}: {reason}")]
     Bundle {
@@ -166,4 +160,12 @@ pub enum GridError {
         /// What is wrong and what would be right.
         reason: String,
     },
+}
+
+/// A number as people write it: not three hundred digits long.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if size != 0.0 && size.is_finite() && !(1e-4..1e15).contains(&size) => format!("{value:e}"),
+        _ => value.to_string(),
+    }
 }

@@ -5,8 +5,13 @@
 //!
 //! Start reading in `elimination` (why leaves go first), then `power_flow`; `docs/algorithms/` has the equations.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![allow(clippy::needless_range_loop, reason = "formulas over phases and rows are read with their indices")]
+#![allow(clippy::neg_cmp_op_on_partial_ord, reason = "what is not a number must not pass as small enough")]
+
 mod admittance;
 pub mod areas;
+pub mod bundle;
 mod elimination;
 pub mod error;
 pub mod estimation;

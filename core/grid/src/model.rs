@@ -24,6 +24,8 @@ const FREQUENCY_HZ: f64 = 50.0;
 const Y_LINK: C64 = C64::new(1e8, 1e8);
 /// Admittance to ground of a winding without zero sequence, as a share of the transformer's series susceptance.
 const FLOATING_ZERO_SEQUENCE: f64 = 1e-8;
+/// A source of more short-circuit power is an ideal one, VA.
+const SK_MAX_VA: f64 = 1e16;
 const SQRT_3_4: f64 = 0.866_025_403_784_438_6;
 const SQRT_1_3: f64 = 0.577_350_269_189_625_8;
 
@@ -73,6 +75,12 @@ pub(crate) fn to_sequences<const N: usize>(x: &[C64; N]) -> [C64; N] {
     sequences[1] = (middle + turned) * SQRT_1_3;
     sequences[2] = (middle - turned) * SQRT_1_3;
     sequences
+}
+
+/// The larger of two sizes; what is not a number stays.
+#[inline(always)]
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a >= b { a } else { b }
 }
 
 /// A balanced voltage of one per unit, phase a at angle zero, in symmetrical components.
@@ -213,10 +221,10 @@ fn transformer_two_port<const N: usize>(branch: &Branch, transformer: &Transform
 }
 
 /// The zero sequence passes where both neutrals are grounded. A grounded neutral opposite a delta sees the short-circuit impedance,
-/// opposite an ungrounded star the magnetizing branch only, and a zigzag winding a tenth of the short-circuit impedance. A winding
+/// opposite anything else the magnetizing branch only, and a zigzag winding a tenth of the short-circuit impedance. A winding
 /// that carries no zero sequence gets a susceptance too small to matter, so that the voltage behind it is determined.
 fn zero_sequence(branch: &Branch, transformer: &Transformer, series: C64, shunt: C64, ratio: f64, grounding: [C64; 2]) -> [C64; 4] {
-    use Winding::{Delta, Wye, WyeN, ZigzagN};
+    use Winding::{Delta, WyeN, ZigzagN};
     let z = series.inv();
     let [from, to] = transformer.windings;
     if from == WyeN && to == WyeN {
@@ -229,7 +237,7 @@ fn zero_sequence(branch: &Branch, transformer: &Transformer, series: C64, shunt:
     let side = |winding, opposite, grounding: C64, is_closed: bool| match (winding, opposite) {
         _ if !is_closed => C64::ZERO,
         (WyeN, Delta) => ((series + shunt).inv() + grounding).inv(),
-        (WyeN, Wye) if shunt != C64::ZERO => (shunt.inv() + grounding).inv() + floating,
+        (WyeN, _) if shunt != C64::ZERO => (shunt.inv() + grounding).inv() + floating,
         (ZigzagN, _) => (z * 0.1 + grounding).inv(),
         _ => floating,
     };
@@ -239,7 +247,8 @@ fn zero_sequence(branch: &Branch, transformer: &Transformer, series: C64, shunt:
 
 /// Internal admittance of a source by symmetrical component, per unit.
 pub(crate) fn source_admittance<const N: usize>(source: &Source) -> [C64; N] {
-    let x = BASE_POWER_VA / source.sk_va / source.rx_ratio.hypot(1.0);
+    // stiffer than any other number can show
+    let x = BASE_POWER_VA / source.sk_va.min(SK_MAX_VA) / source.rx_ratio.hypot(1.0);
     let positive = C64::new(x * source.rx_ratio, x).inv();
     std::array::from_fn(|k| match sequence::<N>(k) {
         0 => positive / source.z01_ratio,

@@ -312,6 +312,14 @@ pub struct PowerSensor {
     pub q_var: PerPhase,
 }
 
+impl PowerSensor {
+    /// Whether its standard deviation says anything.
+    pub(crate) fn sigma_is_given(&self) -> bool {
+        let finite = |sigma: &PerPhase| sigma.values().iter().any(|sigma| sigma.is_finite());
+        self.sigma_va.is_finite() || finite(&self.p_sigma_w) || finite(&self.q_sigma_var)
+    }
+}
+
 /// What the angle of a current is measured against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CurrentAngle {

@@ -1,5 +1,11 @@
 //! Every folder of `test_data`: a network, and what programs that other people wrote make of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "a test fails by panicking, also for what is not a number"
+)]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

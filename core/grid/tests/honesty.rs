@@ -1,5 +1,11 @@
 //! Whether the estimate knows how sure it is: hundreds of noisy scenarios against the truth they were made of.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "a test fails by panicking, also for what is not a number"
+)]
+
 use flexmeter_grid::Complex;
 use flexmeter_grid::estimation::{BadDataOptions, EstimateOptions, Estimator, Quantity, Sensor, estimate_without_bad_data};
 use flexmeter_grid::network::{Network, PerPhase};

@@ -2,20 +2,21 @@
 //!
 //! `errors` is the table of error texts, `answers` the odd grids that have an answer, `updates` what may happen to a grid later,
 //! `mutations` a valid dataset with anything changed, `properties` what must hold of every feeder.
+#![allow(clippy::unwrap_used)]
 
 mod feeder;
 
-//X#[path = "hostile/answers.rs"]
+#[path = "hostile/answers.rs"]
 mod answers;
-//X#[path = "hostile/errors.rs"]
+#[path = "hostile/errors.rs"]
 mod errors;
-//X#[path = "hostile/mutations.rs"]
+#[path = "hostile/mutations.rs"]
 mod mutations;
-//X#[path = "hostile/properties.rs"]
+#[path = "hostile/properties.rs"]
 mod properties;
 #[path = "hostile/small_grid.rs"]
 mod small_grid;
 #[path = "hostile/solve.rs"]
 mod solve;
-//X#[path = "hostile/updates.rs"]
+#[path = "hostile/updates.rs"]
 mod updates;

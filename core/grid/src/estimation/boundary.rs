@@ -330,6 +330,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         if let Some(balance) = &message.balance {
             self.gain.references.push(balance.taken_back(position));
         }
+        self.gain.index_readings(&self.readings);
         Ok(())
     }
 

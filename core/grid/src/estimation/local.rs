@@ -125,7 +125,7 @@ pub(super) fn injection_derivative<const N: usize, const B: usize>(
     for (column, entries) in block.iter_mut().enumerate() {
         let mut unit = [C64::ZERO; N];
         let index = column % (2 * N);
-        unit[index / 2] = if index % 2 == 0 { C64::ONE } else { C64::I };
+        unit[index / 2] = if index.is_multiple_of(2) { C64::ONE } else { C64::I };
         let unit = to_phases(&unit);
         let is_voltage = column < 2 * N;
         let (mut f1, mut f2) = ([C64::ZERO; N], [C64::ZERO; N]);

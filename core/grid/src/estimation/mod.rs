@@ -37,8 +37,22 @@ pub use uncertainty::Uncertainty;
 
 /// Weight of "about one per unit" where no voltage is measured: the estimate exists, and says that it does not know.
 const GUESS_WEIGHT: f64 = 1.0;
-/// Steps with one factorization before it counts as out of date when it shrinks the error less than [`SLOW`].
+/// Factors that leave more than this share of a step to the next are out of date.
 const SLOW: f64 = 0.1;
+
+/// Variances of "not known" on the way to an answer that the first steps did not find, as shares of the real one.
+const APPROACH: [f64; 5] = [1e-8, 1e-6, 1e-4, 1e-2, 1.0];
+
+/// Gauss-Newton factors are renewed this often before the exact ones get their turn, with steps below this, per unit.
+const N_GAUSS_NEWTON: usize = 3;
+const CLOSE: f64 = 1e-2;
+
+/// Steps below this, per unit, that have not shrunk after so many renewed factors are rounding.
+const ROUNDED_PU: f64 = 1e-6;
+const N_ROUNDED: usize = 8;
+
+/// Readings beyond this, per unit, are not added to anything.
+const SENSELESS_PU: f64 = 1e6;
 
 /// What an estimate is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,6 +85,8 @@ pub struct Estimator<const N: usize, const B: usize> {
     gain: Gain<N, B>,
     /// Voltages and multipliers by position.
     state: Vec<Column<B>>,
+    /// Where the first estimate began.
+    start: Vec<Column<B>>,
     /// Readings that were taken out.
     disabled: Disabled,
     changes: Changes<B>,
@@ -102,6 +118,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         Ok(Self {
             changes: Changes::new(start.len()),
             state: start.iter().map(column_of).collect(),
+            start: start.iter().map(column_of).collect(),
             admittance,
             readings,
             gain,
@@ -138,18 +155,24 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
         self.settle();
         self.changes.start(false);
-        let boundaries = std::mem::take(&mut self.gain.boundaries);
-        (self.readings, self.gain) = system(network, &self.admittance, &self.disabled, &self.options)?;
-        self.gain.boundaries = boundaries;
-        self.is_factorized = false;
+        let system = system(network, &self.admittance, &self.disabled, &self.options)?;
+        self.replace_system(system);
         Ok(())
     }
 
     /// A new reading of a power sensor: its index in [`Network::power_sensors`].
     pub fn set_power(&mut self, network: &Network, sensor: usize) {
         let value = readings::power_value::<N>(network, &network.power_sensors[sensor]);
-        let old = std::mem::replace(&mut self.readings.powers[sensor], value);
-        if let Some(share) = self.readings.power_shares[sensor] {
+        let (old, variance, share) = (
+            self.readings.powers[sensor],
+            self.readings.power_variances[sensor],
+            self.readings.power_shares[sensor],
+        );
+        if is_another(&old, &value, &variance, network.power_sensors[sensor].sigma_is_given()) {
+            return self.read_anew(network);
+        }
+        self.readings.powers[sensor] = value.map(without_nan);
+        if let Some(share) = share {
             self.move_reading(&share, &old, &value);
         }
     }
@@ -157,8 +180,16 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// A new reading of a voltage sensor: its index in [`Network::voltage_sensors`].
     pub fn set_voltage(&mut self, network: &Network, sensor: usize) {
         let value = readings::voltage_value::<N>(network, &network.voltage_sensors[sensor]);
-        let old = std::mem::replace(&mut self.readings.voltage_values[sensor], value);
-        if let Some(share) = self.readings.voltage_shares[sensor] {
+        let (old, variance, share) = (
+            self.readings.voltage_values[sensor],
+            self.readings.voltage_variances[sensor],
+            self.readings.voltage_shares[sensor],
+        );
+        if is_another(&old, &value, &variance, network.voltage_sensors[sensor].u_sigma_v.is_finite()) {
+            return self.read_anew(network);
+        }
+        self.readings.voltage_values[sensor] = value.map(without_nan);
+        if let Some(share) = share {
             self.move_reading(&share, &old, &value);
         }
     }
@@ -166,10 +197,42 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// A new reading of a current sensor: its index in [`Network::current_sensors`].
     pub fn set_current(&mut self, network: &Network, sensor: usize) {
         let value = readings::current_value::<N>(network, &network.current_sensors[sensor]);
-        let old = std::mem::replace(&mut self.readings.currents[sensor], value);
-        if let Some(share) = self.readings.current_shares[sensor] {
+        let (old, variance, share) = (
+            self.readings.currents[sensor],
+            self.readings.current_variances[sensor],
+            self.readings.current_shares[sensor],
+        );
+        if is_another(&old, &value, &variance, network.current_sensors[sensor].i_sigma_a.is_finite()) {
+            return self.read_anew(network);
+        }
+        self.readings.currents[sensor] = value.map(without_nan);
+        if let Some(share) = share {
             self.move_reading(&share, &old, &value);
         }
+    }
+
+    /// Reads all sensors again, from the last state.
+    fn read_anew(&mut self, network: &Network) {
+        self.settle();
+        self.changes.start(false);
+        // what the sensors are has not changed, so there is nothing that could be wrong with them now
+        if let Ok(system) = system(network, &self.admittance, &self.disabled, &self.options) {
+            self.replace_system(system);
+        }
+    }
+
+    /// Takes new equations, with what areas below have said and what is expected of the angles as they were.
+    fn replace_system(&mut self, (readings, gain): (Readings<N>, Gain<N, B>)) {
+        let old = std::mem::replace(&mut self.gain, gain);
+        self.readings = readings;
+        for boundary in &old.boundaries {
+            let position = boundary.position;
+            *self.gain.injection_mut(position) = *old.injection(position);
+        }
+        self.gain.boundaries = old.boundaries;
+        self.gain.references = old.references;
+        self.gain.index_readings(&self.readings);
+        self.is_factorized = false;
     }
 
     fn move_reading(&mut self, share: &Share<N>, old: &[C64; N], new: &[C64; N]) {
@@ -183,11 +246,14 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             }
         }
         for k in 0..N {
-            let (first, second) = (share.first[k] * (new[k].re - old[k].re), share.second[k] * (new[k].im - old[k].im));
+            // a part that has no share may be missing
+            let moved = |share: f64, new: f64, old: f64| if share > 0.0 { share * (new - old) } else { 0.0 };
+            let first = moved(share.first[k], new[k].re, old[k].re);
+            let second = moved(share.second[k], new[k].im, old[k].im);
             match share.place {
                 Place::Injection(position) if !self.gain.is_free(position) => {
                     let power = &mut self.gain.injection_mut(position).power[k];
-                    *power += C64::new(first, if second.is_nan() { 0.0 } else { second });
+                    *power += C64::new(first, second);
                 }
                 Place::Injection(_) => {}
                 Place::Voltage(index) => {
@@ -232,21 +298,41 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         if !self.is_factorized {
             self.factorize(true)?;
         }
+        let convergence = match self.iterate(true) {
+            Ok(convergence) => convergence,
+            Err(_) => self.approach()?,
+        };
+        if self.changes.follows {
+            self.make_ready()?;
+        }
+        Ok(convergence)
+    }
+
+    /// Steps until they are small enough, with new factors whenever they do not shrink well: those of Gauss-Newton at first, which lead
+    /// to the answer from far away; close to it the exact ones, since Gauss-Newton leaves out what large residuals of sharp readings bend.
+    fn iterate(&mut self, with_exact_factors: bool) -> Result<Convergence, GridError> {
         let mut previous = f64::INFINITY;
         let mut step_pu = f64::INFINITY;
+        let mut n_slow = 0;
         for iterations in 1..=self.options.iterations_max {
             step_pu = self.gain.step(&self.readings, &mut self.state);
             if step_pu <= self.options.tolerance_pu {
-                if self.changes.follows {
-                    self.make_ready()?;
-                }
                 return Ok(Convergence { iterations, step_pu });
             }
-            if step_pu.is_nan() {
+            if !step_pu.is_finite() {
                 break;
             }
             if step_pu > SLOW * previous {
-                self.factorize(true)?;
+                n_slow += 1;
+                // links beside long cables leave this much to rounding, and no factors can help it
+                if n_slow > N_ROUNDED && step_pu < ROUNDED_PU {
+                    return Ok(Convergence { iterations, step_pu });
+                }
+                let is_close = with_exact_factors && n_slow > N_GAUSS_NEWTON && step_pu < CLOSE;
+                // exact factors can be those of a saddle: Gauss-Newton's never are
+                if !is_close || self.factorize(false).is_err() {
+                    self.factorize(true)?;
+                }
             }
             previous = step_pu;
         }
@@ -258,6 +344,42 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             iterations: self.options.iterations_max,
             remedy: "check the readings for gross errors: swapped phases, wrong signs, wrong units",
         })
+    }
+
+    /// From the start again, towards the answer in stages: first everything that is not known counts as known to be next to nothing, then
+    /// less and less so. What is not known at all can lead the first steps far away from any grid. Where the last stages lead nowhere, the
+    /// widest that has an answer is it: "not known" is then that much narrower.
+    fn approach(&mut self) -> Result<Convergence, GridError> {
+        let mut best: Option<(Convergence, Vec<Column<B>>, f64)> = None;
+        self.state.clone_from(&self.start);
+        for share in APPROACH {
+            let wide = self.gain.narrow_unknown(self.readings.unknown_variance, share);
+            // Gauss-Newton alone goes slower, but not astray
+            let mut result = self.factorize(true).and_then(|()| self.iterate(false));
+            if result.is_err() && best.is_none() {
+                self.state.clone_from(&self.start);
+                result = self.factorize(true).and_then(|()| self.iterate(true));
+            }
+            self.gain.restore_unknown(&wide);
+            match (result, best.is_some()) {
+                (Ok(convergence), _) => best = Some((convergence, self.state.clone(), share)),
+                (Err(error), false) => {
+                    // leave a state that a later estimate can begin from
+                    self.state.clone_from(&self.start);
+                    self.is_factorized = false;
+                    return Err(error);
+                }
+                (Err(_), true) => break,
+            }
+        }
+        let Some((convergence, state, share)) = best else {
+            return self.iterate(true);
+        };
+        self.state = state;
+        self.gain.narrow_unknown(self.readings.unknown_variance, share);
+        self.readings.unknown_variance *= share;
+        self.factorize(true)?;
+        Ok(convergence)
     }
 
     /// Makes ready for single readings: from here on [`Self::estimate`] touches what a changed reading touches. Costs one
@@ -411,6 +533,24 @@ fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
     x
 }
 
+fn without_nan(c: C64) -> C64 {
+    let part = |x: f64| if x.is_nan() { 0.0 } else { x };
+    C64::new(part(c.re), part(c.im))
+}
+
+/// Whether a new value is more than another number in the old one's place: a reading that comes or goes, or one so large that sums would
+/// not forget it.
+fn is_another<const N: usize>(old: &[C64; N], new: &[C64; N], variance: &[C64; N], sigma_is_given: bool) -> bool {
+    let parts = |c: &[C64; N]| c.map(|c| [c.re, c.im]).into_iter().flatten().collect::<Vec<_>>();
+    let (old, new, variance) = (parts(old), parts(new), parts(variance));
+    (0..2 * N).any(|k| {
+        let (was_read, is_read) = (variance[k].is_finite(), !new[k].is_nan());
+        (was_read && !is_read)
+            || (!was_read && is_read && sigma_is_given && old[k] == 0.0 && new[k] != 0.0)
+            || new[k].abs().max(old[k].abs()) > SENSELESS_PU
+    })
+}
+
 /// Which nodes' injections the estimate leaves open: those of the roots, where it is not known. Elsewhere "unknown" is a very wide
 /// reading, since a node in the middle of the elimination needs one.
 fn free_injections<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>) -> Vec<bool> {
@@ -439,7 +579,9 @@ fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Reading
         has_angle[island_at(voltage.position)] |= voltage.angle_weight.iter().any(|&w| w > 0.0);
     }
     for flow in &readings.flows {
-        has_angle[island_at(flow.near)] |= flow.quantity == readings::Quantity::Current(crate::network::CurrentAngle::Global);
+        // a current of zero has no angle to tell
+        has_angle[island_at(flow.near)] |= flow.quantity == readings::Quantity::Current(crate::network::CurrentAngle::Global)
+            && flow.value.iter().any(|i| i.norm() > 1e-9);
     }
     let mut references = Vec::new();
     for (index, island) in admittance.topology.islands().iter().enumerate() {

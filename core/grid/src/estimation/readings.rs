@@ -10,13 +10,20 @@ use super::trust::Sensor;
 use crate::admittance::Admittance;
 use crate::elimination::NONE;
 use crate::error::GridError;
-use crate::model::{BASE_POWER_VA, C64, shunt_admittance};
+use crate::model::{BASE_POWER_VA, C64, larger, shunt_admittance};
 use crate::network::{CurrentAngle, CurrentSensor, Network, PerPhase, PowerSensor, Terminal, VoltageSensor};
 use crate::power_flow::phases_pu;
 
-/// The injection of an appliance that nobody measures has a standard deviation this many times the largest one of a power sensor: so
-/// wide that it does not move the answer, and narrow enough for the arithmetic.
+/// The injection of an appliance that nobody measures has a standard deviation this many times the largest one of a power sensor, up to
+/// [`UNKNOWN_VARIANCE_MAX`]: so wide that it does not move the answer, and narrow enough for the arithmetic.
 const UNKNOWN_SIGMA_FACTOR: f64 = 1e4;
+
+/// Largest variance that stands for "unknown": (1,000 MVA)².
+const UNKNOWN_VARIANCE_MAX: f64 = 1e6;
+/// No voltage is read better than to 1e-6 per unit: beside the weight of more, the other readings have no digits left.
+const VOLTAGE_VARIANCE_MIN: f64 = 1e-12;
+/// No reading is better than this: a standard deviation of 1e-8 per unit.
+const VARIANCE_MIN: f64 = 1e-16;
 
 /// Where a sensor's reading goes, and with which share: for each phase of P (or |V|, |I|) and Q (or angle).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,8 +160,11 @@ impl<const N: usize> Single<N> {
     }
 }
 
+/// The share of a reading in a merged one, by phase, for both of its parts.
+type Shares<const N: usize> = ([f64; N], [f64; N]);
+
 /// Merges readings of one quantity: value, variance, and the share of each.
-fn merge<const N: usize>(readings: &[Single<N>]) -> (Single<N>, Vec<([f64; N], [f64; N])>) {
+fn merge<const N: usize>(readings: &[Single<N>]) -> (Single<N>, Vec<Shares<N>>) {
     let mut merged = Single::NOTHING;
     let mut shares = vec![([0.0; N], [0.0; N]); readings.len()];
     for k in 0..N {
@@ -188,6 +198,11 @@ fn merge<const N: usize>(readings: &[Single<N>]) -> (Single<N>, Vec<([f64; N], [
     (merged, shares)
 }
 
+/// Square of a standard deviation, with digits left; zero is exact.
+fn variance(sigma: f64) -> f64 {
+    if sigma == 0.0 { 0.0 } else { larger(sigma * sigma, VARIANCE_MIN) }
+}
+
 /// Powers count as injections: into the grid.
 fn power_sign(network: &Network, sensor: &PowerSensor) -> f64 {
     match sensor.terminal {
@@ -205,9 +220,9 @@ pub(super) fn power_value<const N: usize>(network: &Network, sensor: &PowerSenso
 /// Variance of a power by phase, per unit, for the sensor's own sigma: a mean of squares where phases become one.
 fn sigma_squares<const N: usize>(sigma: PerPhase) -> [f64; N] {
     std::array::from_fn(|k| match (sigma, N) {
-        (PerPhase::Symmetric(total), _) => (total / BASE_POWER_VA).powi(2),
-        (PerPhase::Phases(phases), 1) => phases.iter().map(|s| (s * 3.0 / BASE_POWER_VA).powi(2)).sum::<f64>() / 3.0,
-        (PerPhase::Phases(phases), _) => (phases[k] * 3.0 / BASE_POWER_VA).powi(2),
+        (PerPhase::Symmetric(total), _) => variance(total / BASE_POWER_VA),
+        (PerPhase::Phases(phases), 1) => phases.iter().map(|s| variance(s * 3.0 / BASE_POWER_VA)).sum::<f64>() / 3.0,
+        (PerPhase::Phases(phases), _) => variance(phases[k] * 3.0 / BASE_POWER_VA),
     })
 }
 
@@ -218,7 +233,7 @@ fn power_single<const N: usize>(network: &Network, sensor: &PowerSensor) -> Sing
         PerPhase::Phases(_) => BASE_POWER_VA / 3.0,
     };
     // the apparent power's variance is that of P and Q together
-    let half = (sensor.sigma_va / base).powi(2) / 2.0;
+    let half = variance(sensor.sigma_va / base) / 2.0;
     let given = p.iter().chain(&q).all(|variance| !variance.is_nan());
     Single {
         value: power_value(network, sensor),
@@ -262,7 +277,7 @@ fn voltage_single<const N: usize>(network: &Network, sensor: &VoltageSensor) -> 
         PerPhase::Symmetric(_) => network.nodes[sensor.node].u_rated_v,
         PerPhase::Phases(_) => network.nodes[sensor.node].u_rated_v / 3f64.sqrt(),
     };
-    let variance = (sensor.u_sigma_v / base).powi(2);
+    let variance = larger(variance(sensor.u_sigma_v / base), VOLTAGE_VARIANCE_MIN);
     let value = voltage_value::<N>(network, sensor);
     Single {
         // a phasor's error is a disc of the same size: at rated voltage the magnitude's deviation per unit is the angle's in rad
@@ -314,13 +329,17 @@ fn has_angle(sensor: &CurrentSensor) -> bool {
 }
 
 fn current_single<const N: usize>(network: &Network, sensor: &CurrentSensor) -> Single<N> {
-    let magnitude = (sensor.i_sigma_a / current_base(network, sensor)).powi(2);
-    let angle = sensor.angle_sigma_rad.powi(2);
+    let magnitude = variance(sensor.i_sigma_a / current_base(network, sensor));
+    let angle = variance(sensor.angle_sigma_rad);
     let variances = current_phasors::<N>(network, sensor).map(|i| match has_angle(sensor) {
         true => {
             // the errors of magnitude and angle, propagated to the real and imaginary part to second order
             let (square, size) = (i.norm_sqr(), i.norm());
-            let (cos, sin) = ((i.re / size).powi(2), (i.im / size).powi(2));
+            // without a current there is no direction: take that of the real part
+            let (cos, sin) = match size > 0.0 {
+                true => ((i.re / size).powi(2), (i.im / size).powi(2)),
+                false => (1.0, 0.0),
+            };
             C64::new(
                 magnitude * (cos + angle * sin) + square * (angle * sin + angle * angle / 2.0 * cos),
                 magnitude * (sin + angle * cos) + square * (angle * cos + angle * angle / 2.0 * sin),
@@ -376,7 +395,18 @@ impl<const N: usize> Readings<N> {
             parts.filter(|v| v.is_finite()).fold(0.0, f64::max)
         };
         let largest = powers.iter().map(finite).fold(0.0, f64::max);
-        readings.unknown_variance = (if largest > 0.0 { largest } else { 1.0 }) * UNKNOWN_SIGMA_FACTOR.powi(2);
+        let unknown = (if largest > 0.0 { largest } else { 1.0 }) * UNKNOWN_SIGMA_FACTOR.powi(2);
+        readings.unknown_variance = unknown.min(UNKNOWN_VARIANCE_MAX);
+        // a reading without any worth is none
+        for single in &mut powers {
+            for variance in &mut single.variance {
+                for part in [&mut variance.re, &mut variance.im] {
+                    if *part >= readings.unknown_variance {
+                        *part = f64::INFINITY;
+                    }
+                }
+            }
+        }
         readings.add_injections(network, admittance, &powers);
         readings.add_voltages(network, admittance, &voltages);
         readings.add_flows(network, admittance, &powers, &currents)?;

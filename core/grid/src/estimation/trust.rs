@@ -4,6 +4,8 @@
 //! A. Monticelli, "State Estimation in Electric Power Systems: A Generalized Approach", Kluwer 1999, chapters 7 and 8 (largest
 //! normalized residual, chi-square test, critical readings).
 
+use std::collections::HashMap;
+
 use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
 
 use super::block::voltages;
@@ -134,8 +136,9 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             self.voltage_residuals(network, uncertainty, index, &mut residuals);
         }
         let appliances = self.readings.appliances(network, &self.admittance);
+        let mut injections = HashMap::new();
         for index in 0..network.power_sensors().len() {
-            self.power_residuals(network, uncertainty, &appliances, index, &mut residuals);
+            self.power_residuals(network, uncertainty, &appliances, &mut injections, index, &mut residuals);
         }
         for index in 0..network.current_sensors().len() {
             self.current_residuals(uncertainty, index, &mut residuals);
@@ -160,7 +163,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             degrees_of_freedom,
             j_limit: ChiSquared::new(degrees_of_freedom as f64)
                 .ok()
-                .map(|distribution| distribution.inverse_cdf(1.0 - false_alarm_rate)),
+                .map(|distribution| distribution.inverse_cdf(1.0 - probability(false_alarm_rate))),
         }
     }
 
@@ -226,6 +229,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         network: &Network,
         uncertainty: &Uncertainty<N, B>,
         appliances: &Appliances<N>,
+        injections: &mut HashMap<usize, ([C64; N], [C64; N])>,
         index: usize,
         residuals: &mut Vec<Residual>,
     ) {
@@ -236,14 +240,19 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             Place::Flow(at) => self.flow_estimate(uncertainty, at),
             Place::Injection(position) => {
                 let terminal = network.power_sensors()[index].terminal;
-                self.terminal_estimate(uncertainty, appliances, terminal, position)
+                // the estimate of a node is worked out once, however many sensors look at it
+                let both = injections
+                    .entry(position)
+                    .or_insert_with(|| (self.injection_at(position), self.injection_variance(uncertainty, position)));
+                terminal_estimate(*both, appliances, terminal, position)
             }
             Place::Voltage(_) => return,
         };
         let (value, variance) = (&self.readings.powers[index], &self.readings.power_variances[index]);
         for k in 0..N {
             let sensor = Sensor::Power(index);
-            if variance[k].re.is_finite() {
+            // what is exact has no residual: it counts as a constraint
+            if takes_part(variance[k].re) {
                 let difference = value[k].re - estimate[k].re;
                 residuals.push(residual(
                     sensor,
@@ -254,7 +263,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                     estimated[k].re,
                 ));
             }
-            if variance[k].im.is_finite() {
+            if takes_part(variance[k].im) {
                 let difference = value[k].im - estimate[k].im;
                 residuals.push(residual(
                     sensor,
@@ -310,38 +319,41 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         });
         (operating.reading, variance)
     }
+}
 
-    /// Estimate of what a node or one of its appliances injects, and its variances.
-    pub(super) fn terminal_estimate(
-        &self,
-        uncertainty: &Uncertainty<N, B>,
-        appliances: &Appliances<N>,
-        terminal: Terminal,
-        position: usize,
-    ) -> ([C64; N], [C64; N]) {
-        let (total, variance) = (self.injection_at(position), self.injection_variance(uncertainty, position));
-        let Some(own) = appliances.by_terminal.get(&terminal) else {
-            return (total, variance);
-        };
-        let sum = &appliances.by_position[position];
-        // the correction of the sum is spread over the appliances by their variances
-        let part = |own: (f64, f64), sum: (f64, f64), total: (f64, f64)| match sum.1 > 0.0 {
-            true if sum.1.is_finite() => {
-                let share = own.1 / sum.1;
-                (own.0 - share * (sum.0 - total.0), own.1 - share * share * (sum.1 - total.1))
-            }
-            _ => own,
-        };
-        let (mut estimate, mut estimated) = (total, variance);
-        for k in 0..N {
-            let re = |x: &([C64; N], [C64; N])| (x.0[k].re, x.1[k].re);
-            let im = |x: &([C64; N], [C64; N])| (x.0[k].im, x.1[k].im);
-            let both = (total, variance);
-            (estimate[k].re, estimated[k].re) = part(re(own), re(sum), re(&both));
-            (estimate[k].im, estimated[k].im) = part(im(own), im(sum), im(&both));
+/// Estimate of what a node or one of its appliances injects, and its variances, from those of the node.
+fn terminal_estimate<const N: usize>(
+    (total, variance): ([C64; N], [C64; N]),
+    appliances: &Appliances<N>,
+    terminal: Terminal,
+    position: usize,
+) -> ([C64; N], [C64; N]) {
+    let Some(own) = appliances.by_terminal.get(&terminal) else {
+        return (total, variance);
+    };
+    let sum = &appliances.by_position[position];
+    // the correction of the sum is spread over the appliances by their variances
+    let part = |own: (f64, f64), sum: (f64, f64), total: (f64, f64)| match sum.1 > 0.0 {
+        true if sum.1.is_finite() => {
+            let share = own.1 / sum.1;
+            (own.0 - share * (sum.0 - total.0), own.1 - share * share * (sum.1 - total.1))
         }
-        (estimate, estimated)
+        _ => own,
+    };
+    let (mut estimate, mut estimated) = (total, variance);
+    for k in 0..N {
+        let re = |x: &([C64; N], [C64; N])| (x.0[k].re, x.1[k].re);
+        let im = |x: &([C64; N], [C64; N])| (x.0[k].im, x.1[k].im);
+        let both = (total, variance);
+        (estimate[k].re, estimated[k].re) = part(re(own), re(sum), re(&both));
+        (estimate[k].im, estimated[k].im) = part(im(own), im(sum), im(&both));
     }
+    (estimate, estimated)
+}
+
+/// Whether a reading with this variance is compared with its estimate.
+fn takes_part(variance: f64) -> bool {
+    variance > 0.0 && variance.is_finite()
 }
 
 fn residual(sensor: Sensor, quantity: Quantity, phase: usize, residual: f64, variance: f64, estimated: f64) -> Residual {
@@ -397,9 +409,18 @@ pub fn estimate_without_bad_data<const N: usize, const B: usize>(
     }
 }
 
+/// A false alarm rate as near to the one asked for as makes sense.
+fn probability(rate: f64) -> f64 {
+    if rate.is_nan() {
+        BadDataOptions::default().false_alarm_rate
+    } else {
+        rate.clamp(1e-12, 0.5)
+    }
+}
+
 /// Normalized residual that none of `n` good readings exceeds, but for the false alarm rate.
 fn limit_of(false_alarm_rate: f64, n: usize) -> f64 {
-    let each = false_alarm_rate / (2.0 * n.max(1) as f64);
+    let each = probability(false_alarm_rate) / (2.0 * n.max(1) as f64);
     Normal::standard().inverse_cdf(1.0 - each)
 }
 

@@ -80,7 +80,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
 
     /// Variances of active and reactive injection at a position.
     pub(super) fn injection_variance(&self, uncertainty: &Uncertainty<N, B>, position: usize) -> [C64; N] {
-        if self.gain.is_free(position) {
+        // where nothing is read, the reading's variance less what is left of it would be a difference of two huge numbers
+        if self.gain.is_free(position) || self.gain.injection(position).is_unknown {
             let functionals = self.injection_functionals(position);
             let covariance = self.gain.covariance_of(&functionals);
             return std::array::from_fn(|k| C64::new(covariance[k][k], covariance[N + k][N + k]));
@@ -198,7 +199,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
     }
 
-    /// Refactorizes, with the position of a breakdown turned into a node.
+    /// The error for a breakdown, which knows positions, in terms of nodes.
     pub(super) fn singular(&self, SingularAt(position): SingularAt) -> GridError {
         GridError::Singular {
             what: "state estimation",

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::GridError;
+use crate::network::N_NODES_MAX;
 
 /// Most components of one type in a dataset.
 pub(crate) const N_COMPONENTS_MAX: usize = 4_000_000;
@@ -24,7 +25,7 @@ pub enum DatasetKind {
 }
 
 impl DatasetKind {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Input => "input",
             Self::Update => "update",
@@ -108,6 +109,7 @@ impl Dataset {
 /// What a component type may say about itself: all attributes of the format, used or not.
 fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'static [&'static str]), GridError> {
     let input = kind == DatasetKind::Input;
+    let node: &[&str] = if input { &["id", "u_rated"] } else { &["id"] };
     let branch: &[&str] = &["id", "from_status", "to_status"];
     let load: &[&str] = match input {
         true => &["id", "node", "status", "type", "p_specified", "q_specified"],
@@ -144,7 +146,7 @@ fn attributes_of(component: &str, kind: DatasetKind) -> Result<(&'static str, &'
         false => &["id", "i_sigma", "i_angle_sigma", "i_measured", "i_angle_measured"],
     };
     Ok(match component {
-        "node" => ("node", &["id", "u_rated"]),
+        "node" => ("node", node),
         "line" if input => (
             "line",
             &[
@@ -416,16 +418,12 @@ impl<'de> Visitor<'de> for TableSeed<'_> {
             cells: &mut cells,
         })? {
             n += 1;
-            if n > N_COMPONENTS_MAX {
-                let what = self.component;
-                return Err(refuse(
-                    self.refused,
-                    GridError::TooLarge {
-                        what,
-                        n,
-                        n_max: N_COMPONENTS_MAX,
-                    },
-                ));
+            let (what, n_max) = match self.component {
+                "node" => ("nodes", N_NODES_MAX),
+                other => (other, N_COMPONENTS_MAX),
+            };
+            if n > n_max {
+                return Err(refuse(self.refused, GridError::TooLarge { what, n, n_max }));
             }
         }
         Ok(Table {

@@ -9,6 +9,8 @@ use crate::network::{
 
 /// Short-circuit power of a source that does not tell, VA.
 const SOURCE_SK_VA: f64 = 1e10;
+/// Voltages of sources are per unit: nobody means more than this.
+pub(super) const U_REF_MAX_PU: f64 = 1e3;
 /// R/X of a source that does not tell.
 const SOURCE_RX_RATIO: f64 = 0.1;
 
@@ -16,7 +18,9 @@ const FINITE: &str = "give a finite number";
 const NOT_NEGATIVE: &str = "give a finite number that is not negative";
 const POSITIVE: &str = "give a finite number above zero";
 const STATUS: &str = "0 is open, 1 is closed";
-const SIGMA: &str = "give a standard deviation above zero; \"inf\" switches a sensor off";
+const SIGMA: &str = "give a standard deviation of at least 1e-12; \"inf\" switches a sensor off";
+/// Smallest standard deviation, V, VA, A or rad: no meter comes near it, and arithmetic needs the room.
+const SIGMA_MIN: f64 = 1e-12;
 
 /// One component while it is read.
 pub(super) struct Row<'a> {
@@ -150,7 +154,7 @@ impl<'a> Row<'a> {
             (Cell::Three(values), false) => PerPhase::Phases(values),
             _ => return self.per_phase(attribute, symmetric),
         };
-        match value.values().iter().find(|&&value| value <= 0.0) {
+        match value.values().iter().find(|&&value| value < SIGMA_MIN) {
             None => Ok(value),
             Some(&bad) => Err(self.bad(attribute, bad, SIGMA)),
         }
@@ -158,7 +162,7 @@ impl<'a> Row<'a> {
 
     pub(super) fn sigma(&self, attribute: &'static str) -> Result<Option<f64>, GridError> {
         match self.number(attribute)? {
-            Some(value) if value <= 0.0 => Err(self.bad(attribute, value, SIGMA)),
+            Some(value) if value < SIGMA_MIN => Err(self.bad(attribute, value, SIGMA)),
             value => Ok(value),
         }
     }
@@ -199,6 +203,11 @@ impl Network {
     }
 
     pub(crate) fn from_dataset(dataset: &Dataset) -> Result<Self, GridError> {
+        if dataset.scenarios.len() != 1 {
+            return Err(GridError::Dataset {
+                reason: format!("an input dataset holds one network, this batch has {}", dataset.scenarios.len()),
+            });
+        }
         let tables = dataset.scenario(0)?;
         let mut network = Self::default();
         // what others refer to comes first, whatever the order of the dataset
@@ -420,6 +429,16 @@ fn transformer(row: &Row<'_>) -> Result<Transformer, GridError> {
             [row.finite_or("r_grounding_to", 0.0)?, row.finite_or("x_grounding_to", 0.0)?],
         ],
     };
+    let [min, max] = transformer.tap_range;
+    let position = transformer.tap_pos.clamp(min.min(max), min.max(max));
+    let furthest = (f64::from(position) - f64::from(tap_nom)).abs() * transformer.tap_size_v.abs();
+    if furthest >= transformer.u_v[usize::from(!transformer.tap_at_from)] {
+        return Err(row.bad(
+            "tap_size",
+            transformer.tap_size_v,
+            "its steps reach beyond the rated voltage of the side they are on",
+        ));
+    }
     if !pk.is_finite() || transformer.pk_w[0] < 0.0 {
         return Err(row.bad("pk", pk, NOT_NEGATIVE));
     }
@@ -436,7 +455,7 @@ fn source(row: &Row<'_>, network: &Network) -> Result<Source, GridError> {
         node: row.node(network, "node")?,
         connected: row.closed("status")?,
         u_ref_pu: match row.finite("u_ref")? {
-            Some(u) if u <= 0.0 => return Err(row.bad("u_ref", u, POSITIVE)),
+            Some(u) if !(u > 0.0 && u < U_REF_MAX_PU) => return Err(row.bad("u_ref", u, "give a voltage per unit, near 1")),
             u => u.unwrap_or(f64::NAN),
         },
         u_ref_angle_rad: row.finite_or("u_ref_angle", 0.0)?,

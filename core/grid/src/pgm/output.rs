@@ -103,7 +103,8 @@ fn appliance_row<const N: usize>(id: i64, energized: bool, power: [C64; N], volt
 
 /// Loads are written as what they take, generators and sources as what they give.
 fn signed<const N: usize>(power: [C64; N], is_load: bool) -> [C64; N] {
-    power.map(|s| if is_load { -s } else { s })
+    // zero minus, not minus: no "-0.0" in what people read
+    power.map(|s| if is_load { C64::ZERO - s } else { s })
 }
 
 /// What a calculation has to tell about a grid.

@@ -1,7 +1,7 @@
 //! Update datasets: changes of status, set points and readings.
 
-use super::dataset::Dataset;
-use super::input::Row;
+use super::dataset::{Dataset, DatasetKind};
+use super::input::{Row, U_REF_MAX_PU};
 use crate::error::GridError;
 use crate::network::{Network, Reference};
 
@@ -26,6 +26,12 @@ impl Network {
     /// [`GridError::UnknownReference`] for an id that is not of the component type, and what the values themselves make wrong. After
     /// an error the network may hold a part of the scenario.
     pub fn update(&mut self, updates: &Dataset, scenario: usize) -> Result<Touched, GridError> {
+        if updates.kind != DatasetKind::Update {
+            return Err(GridError::DatasetType {
+                found: updates.kind.name().to_owned(),
+                expected: DatasetKind::Update.name(),
+            });
+        }
         let mut touched = Touched::default();
         for table in updates.scenario(scenario)? {
             for cells in table.rows() {
@@ -68,7 +74,11 @@ impl Network {
             Reference::Source(index) => {
                 let source = &mut self.sources[index];
                 touched.topology |= set(&mut source.connected, row.status("status")?);
-                touched.parameters |= set(&mut source.u_ref_pu, row.finite("u_ref")?);
+                let u_ref = row.finite("u_ref")?;
+                if let Some(u) = u_ref.filter(|&u| !(u > 0.0 && u < U_REF_MAX_PU)) {
+                    return Err(row.bad("u_ref", u, "give a voltage per unit, near 1"));
+                }
+                touched.parameters |= set(&mut source.u_ref_pu, u_ref);
                 touched.parameters |= set(&mut source.u_ref_angle_rad, row.finite("u_ref_angle")?);
             }
             Reference::Appliance(index) => {
@@ -96,7 +106,11 @@ impl Network {
                 let symmetric = sensor.u_v.values().len() == 1;
                 touched.readings = true;
                 set(&mut sensor.u_sigma_v, row.sigma("u_sigma")?);
-                sensor.u_v.update(row.per_phase("u_measured", symmetric)?);
+                let u = row.per_phase("u_measured", symmetric)?;
+                if let Some(&negative) = u.values().iter().find(|&&u| u < 0.0) {
+                    return Err(row.bad("u_measured", negative, "give a finite number that is not negative"));
+                }
+                sensor.u_v.update(u);
                 sensor.angle_rad.update(row.per_phase("u_angle_measured", symmetric)?);
             }
             Reference::PowerSensor(index) => {

@@ -21,6 +21,11 @@ use crate::model::{BASE_POWER_VA, C64, balanced, shunt_admittance, source_admitt
 use crate::network::{Appliance, LoadKind, Network, PerPhase, Terminal};
 use sweep::Sweep;
 
+/// Largest current that may be left over at a node, as a share of those that meet there.
+const IMBALANCE_MAX: f64 = 1e-6;
+/// Below this, per unit, a loaded node has no voltage left.
+const COLLAPSED_PU: f64 = 0.01;
+
 /// How a power flow is solved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -55,7 +60,7 @@ impl Default for Options {
     }
 }
 
-/// How an iteration ended.
+/// How an iteration ended. The step can be above the tolerance only where rounding leaves no less (links beside long cables).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Convergence {
     /// Iterations made.
@@ -178,13 +183,32 @@ impl<const N: usize> PowerFlow<N> {
     /// As [`Self::solve`].
     pub fn resolve(&mut self, options: &Options) -> Result<Convergence, GridError> {
         if options.method != Method::Newton {
-            match self.sweeps(options) {
+            match self.sweeps(options).and_then(|convergence| self.accept(convergence, options)) {
                 Err(error) if options.method == Method::Sweep => return Err(error),
                 Ok(convergence) => return Ok(convergence),
                 Err(_) => self.voltage.clone_from(&self.no_load),
             }
         }
-        newton::solve(self, options)
+        let convergence = newton::solve(self, options);
+        convergence.and_then(|convergence| self.accept(convergence, options))
+    }
+
+    /// Small steps are not all: currents have to balance, and a voltage that has all but gone is no operating point.
+    fn accept(&self, convergence: Convergence, options: &Options) -> Result<Convergence, GridError> {
+        let is_balanced = newton::worst_imbalance(self) <= IMBALANCE_MAX;
+        let carries_load = |position: usize| self.power[position].iter().any(|s| *s != C64::ZERO);
+        let has_collapsed = (0..self.voltage.len())
+            .any(|position| carries_load(position) && to_phases(&self.voltage[position]).iter().any(|u| !(u.norm() > COLLAPSED_PU)));
+        match is_balanced && !has_collapsed {
+            true => Ok(convergence),
+            false => Err(GridError::NotConverged {
+                what: "power flow",
+                step_pu: convergence.step_pu,
+                tolerance_pu: options.tolerance_pu,
+                iterations: convergence.iterations,
+                remedy: "the loads are most likely more than the grid can carry; check their units and the impedances",
+            }),
+        }
     }
 
     fn sweeps(&mut self, options: &Options) -> Result<Convergence, GridError> {

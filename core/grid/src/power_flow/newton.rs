@@ -4,13 +4,15 @@
 //! voltages, so only the diagonal blocks change from step to step. The matrix has the grid's pattern and is eliminated in the grid's
 //! order.
 
+use std::collections::HashMap;
+
 use nalgebra::SMatrix;
 
-use super::{Convergence, Options, PowerFlow, constant_power_current};
+use super::{Convergence, Options, PowerFlow, VoltageDependent, constant_power_current};
 use crate::admittance::add;
 use crate::elimination::Elimination;
 use crate::error::GridError;
-use crate::model::{C64, to_phases, to_sequences};
+use crate::model::{C64, larger, to_phases, to_sequences};
 
 /// A step is halved at most this often.
 const N_HALVINGS_MAX: usize = 6;
@@ -35,6 +37,10 @@ fn iterate<const N: usize, const M: usize>(flow: &mut PowerFlow<N>, options: &Op
     for (position, y) in &flow.source_admittance {
         diagonal[*position as usize] += linear::<N, M>(y);
     }
+    let mut dependent: HashMap<u32, Vec<VoltageDependent<N>>> = HashMap::new();
+    for load in &flow.voltage_dependent {
+        dependent.entry(load.position).or_default().push(*load);
+    }
     let failed = |step_pu: f64, iterations: usize| GridError::NotConverged {
         what: "power flow",
         step_pu,
@@ -47,7 +53,7 @@ fn iterate<const N: usize, const M: usize>(flow: &mut PowerFlow<N>, options: &Op
     for iterations in 0..options.iterations_max {
         let mut jacobian = diagonal.clone();
         for i in 0..n {
-            jacobian[i] -= load_derivative::<N, M>(flow, i);
+            jacobian[i] -= load_derivative::<N, M>(flow, &dependent, i);
         }
         let mut step: Vec<Vector<M>> = mismatch.iter().map(real::<N, M>).collect();
         if !eliminate(&order, jacobian, upper.clone(), lower.clone(), &mut step) {
@@ -79,6 +85,26 @@ fn iterate<const N: usize, const M: usize>(flow: &mut PowerFlow<N>, options: &Op
         }
     }
     Err(failed(step_pu, options.iterations_max))
+}
+
+/// The largest current that does not balance, as a share of the largest that meet at its node.
+pub(super) fn worst_imbalance<const N: usize>(flow: &PowerFlow<N>) -> f64 {
+    let (rest, _) = balance::<N>(flow, &flow.voltage);
+    let (admittance, order) = (&flow.admittance, &flow.admittance.order);
+    let norm = |y: &[C64; N], v: &[C64; N]| (0..N).map(|k| (y[k] * v[k]).norm()).fold(0.0, larger);
+    let mut meeting: Vec<f64> = (0..order.len()).map(|i| norm(&admittance.diagonal[i], &flow.voltage[i])).collect();
+    for i in 0..order.len() {
+        for slot in order.slots(i) {
+            let j = order.later[slot] as usize;
+            meeting[i] = larger(meeting[i], norm(&admittance.upper[slot], &flow.voltage[j]));
+            meeting[j] = larger(meeting[j], norm(&admittance.lower[slot], &flow.voltage[i]));
+        }
+    }
+    for (position, current) in &flow.source_current {
+        meeting[*position as usize] = larger(meeting[*position as usize], current.iter().map(C64::norm_sqr).sum::<f64>().sqrt());
+    }
+    let share = |i: usize| rest[i].iter().map(C64::norm_sqr).sum::<f64>().sqrt() / larger(meeting[i], 1.0);
+    (0..order.len()).map(share).fold(0.0, larger)
 }
 
 /// Currents that do not balance, symmetrical components, and their norm.
@@ -114,19 +140,20 @@ fn balance<const N: usize>(flow: &PowerFlow<N>, voltage: &[[C64; N]]) -> (Vec<[C
 }
 
 /// Derivative of the loads' currents at a position by its voltages.
-fn load_derivative<const N: usize, const M: usize>(flow: &PowerFlow<N>, position: usize) -> Block<M> {
+fn load_derivative<const N: usize, const M: usize>(
+    flow: &PowerFlow<N>,
+    dependent: &HashMap<u32, Vec<VoltageDependent<N>>>,
+    position: usize,
+) -> Block<M> {
     let u = to_phases(&flow.voltage[position]);
-    let here = |load: &&super::VoltageDependent<N>| load.position as usize == position;
-    let dependent = flow.voltage_dependent.iter().find(here).is_some();
+    let dependent = dependent.get(&(position as u32)).map_or(&[][..], Vec::as_slice);
     columns::<N, M>(|du| {
         std::array::from_fn(|k| {
             let mut current = -(flow.power[position][k] / (u[k] * u[k])).conj() * du[k].conj();
-            if dependent {
-                for load in flow.voltage_dependent.iter().filter(here) {
-                    let (size, along) = (u[k].norm(), (u[k].conj() * du[k]).re);
-                    current += load.impedance[k].conj() * du[k];
-                    current += load.current[k].conj() * (du[k] / size - u[k] * (along / size.powi(3)));
-                }
+            for load in dependent {
+                let (size, along) = (u[k].norm(), (u[k].conj() * du[k]).re);
+                current += load.impedance[k].conj() * du[k];
+                current += load.current[k].conj() * (du[k] / size - u[k] * (along / size.powi(3)));
             }
             current
         })

@@ -5,7 +5,7 @@ use super::{VoltageDependent, constant_power_current};
 use crate::admittance::{Admittance, add};
 use crate::elimination::{Elimination, NONE};
 use crate::error::GridError;
-use crate::model::{C64, sequence};
+use crate::model::{C64, larger, sequence};
 use crate::network::Network;
 
 /// A diagonal this much smaller than the admittances it was made of has no digits left.
@@ -57,7 +57,7 @@ impl<const N: usize> Sweep<N> {
         let (mut upper, mut lower) = (admittance.upper.clone(), admittance.lower.clone());
         let (mut rows, mut more) = (Vec::with_capacity(n), Vec::new());
         for i in 0..n {
-            let inverse = invert(&pivots[i], &diagonal[i]).map_err(|k| singular(network, order, i, k))?;
+            let inverse = invert(&pivots[i], &diagonal[i]).map_err(|k| singular::<N>(network, order, i, k))?;
             let slots = order.slots(i);
             let scaled: Vec<[C64; N]> = slots
                 .clone()
@@ -124,14 +124,14 @@ impl<const N: usize> Sweep<N> {
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
-                self.to_root(power, voltage);
-                self.from_root(voltage)
+                self.towards_root(power, voltage);
+                self.away_from_root(voltage)
             },
         )
     }
 
     #[inline(always)]
-    fn to_root(&mut self, power: &[[C64; N]], voltage: &[[C64; N]]) {
+    fn towards_root(&mut self, power: &[[C64; N]], voltage: &[[C64; N]]) {
         let n = self.rows.len();
         let (rows, half, arrived) = (&self.rows[..n], &mut self.half[..n], &mut self.arrived[..n]);
         let (power, voltage) = (&power[..n], &voltage[..n]);
@@ -160,7 +160,7 @@ impl<const N: usize> Sweep<N> {
     }
 
     #[inline(always)]
-    fn from_root(&self, voltage: &mut [[C64; N]]) -> f64 {
+    fn away_from_root(&self, voltage: &mut [[C64; N]]) -> f64 {
         let n = self.rows.len();
         let (rows, half, voltage) = (&self.rows[..n], &self.half[..n], &mut voltage[..n]);
         let mut more = self.more.iter().rev();
@@ -184,8 +184,7 @@ impl<const N: usize> Sweep<N> {
             for k in 0..N {
                 change += (new[k] - voltage[i][k]).norm_sqr();
             }
-            // NaN must win: `max` would hide it
-            step_square = if change <= step_square { step_square } else { change };
+            step_square = larger(step_square, change);
             voltage[i] = new;
         }
         step_square.sqrt()
@@ -200,8 +199,8 @@ fn invert<const N: usize>(pivot: &[C64; N], made_of: &[C64; N]) -> Result<[C64; 
     }
 }
 
-fn singular(network: &Network, order: &Elimination, position: usize, k: usize) -> GridError {
-    let remedy = match (0..=2).contains(&k) && k == 0 && sequence::<3>(k) == 0 {
+fn singular<const N: usize>(network: &Network, order: &Elimination, position: usize, k: usize) -> GridError {
+    let remedy = match sequence::<N>(k) == 0 {
         true => "check that its zero sequence has a path to ground: a grounded winding, a line capacitance or a shunt",
         false => "check the impedances of its branches",
     };

@@ -1,7 +1,7 @@
 //! Errors say which component, which attribute, which value, and what to do.
 
-use flexmeter_grid::network::{N_NODES_MAX, Network};
 use flexmeter_grid::GridError;
+use flexmeter_grid::network::{N_NODES_MAX, Network};
 use serde_json::{Value, json};
 
 use crate::small_grid::{Data, changed, read, rows, small_grid, without};
@@ -42,8 +42,18 @@ fn check_text(text: &str, expected: &str) {
 
 #[test]
 fn values_that_cannot_be_used_are_named_with_what_can() {
-    check_value("node", "u_rated", json!(0), "node 1: u_rated = 0 is not usable; give a finite number above zero");
-    check_value("node", "u_rated", json!("inf"), "node 1: u_rated = inf is not usable; give a finite number above zero");
+    check_value(
+        "node",
+        "u_rated",
+        json!(0),
+        "node 1: u_rated = 0 is not usable; give a finite number above zero",
+    );
+    check_value(
+        "node",
+        "u_rated",
+        json!("inf"),
+        "node 1: u_rated = inf is not usable; give a finite number above zero",
+    );
     check_value("node", "u_rated", json!("nan"), "node 1: u_rated is missing; give it a value");
     check_value(
         "node",
@@ -52,17 +62,62 @@ fn values_that_cannot_be_used_are_named_with_what_can() {
         "node 1: u_rated = 1 is not usable; give one number, not one for each phase",
     );
     check_value("node", "id", json!(1.5), "node -1: id = 1.5 is not usable; give a whole number");
-    check_value("line", "r1", json!(-0.5), "line 6: r1 = -0.5 is not usable; give a finite number that is not negative");
+    check_value(
+        "line",
+        "r1",
+        json!(-0.5),
+        "line 6: r1 = -0.5 is not usable; give a finite number that is not negative",
+    );
     check_value("line", "x1", json!("-inf"), "line 6: x1 = -inf is not usable; give a finite number");
     check_value("line", "c1", json!("inf"), "line 6: c1 = inf is not usable; give a finite number");
-    check_value("line", "from_status", json!(2), "line 6: from_status = 2 is not usable; 0 is open, 1 is closed");
-    check_value("link", "to_status", json!(0.5), "link 8: to_status = 0.5 is not usable; 0 is open, 1 is closed");
-    check_value("transformer", "sn", json!(-4e5), "transformer 7: sn = -400000 is not usable; give a finite number above zero");
-    check_value("transformer", "uk", json!(0), "transformer 7: uk = 0 is not usable; give a finite number other than zero");
-    check_value("transformer", "pk", json!(-1), "transformer 7: pk = -1 is not usable; give a finite number that is not negative");
-    check_value("transformer", "tap_pos", json!(1e6), "transformer 7: tap_pos = 1000000 is not usable; give a small whole number");
-    check_value("transformer", "tap_pos", json!(0.5), "transformer 7: tap_pos = 0.5 is not usable; give a whole number");
-    check_value("transformer", "tap_side", json!(2), "transformer 7: tap_side = 2 is not usable; 0 is the from side, 1 the to side");
+    check_value(
+        "line",
+        "from_status",
+        json!(2),
+        "line 6: from_status = 2 is not usable; 0 is open, 1 is closed",
+    );
+    check_value(
+        "link",
+        "to_status",
+        json!(0.5),
+        "link 8: to_status = 0.5 is not usable; 0 is open, 1 is closed",
+    );
+    check_value(
+        "transformer",
+        "sn",
+        json!(-4e5),
+        "transformer 7: sn = -400000 is not usable; give a finite number above zero",
+    );
+    check_value(
+        "transformer",
+        "uk",
+        json!(0),
+        "transformer 7: uk = 0 is not usable; give a finite number other than zero",
+    );
+    check_value(
+        "transformer",
+        "pk",
+        json!(-1),
+        "transformer 7: pk = -1 is not usable; give a finite number that is not negative",
+    );
+    check_value(
+        "transformer",
+        "tap_pos",
+        json!(1e6),
+        "transformer 7: tap_pos = 1000000 is not usable; give a small whole number",
+    );
+    check_value(
+        "transformer",
+        "tap_pos",
+        json!(0.5),
+        "transformer 7: tap_pos = 0.5 is not usable; give a whole number",
+    );
+    check_value(
+        "transformer",
+        "tap_side",
+        json!(2),
+        "transformer 7: tap_side = 2 is not usable; 0 is the from side, 1 the to side",
+    );
     check_value(
         "transformer",
         "clock",
@@ -75,17 +130,42 @@ fn values_that_cannot_be_used_are_named_with_what_can() {
         json!(7),
         "transformer 7: winding_from = 7 is not usable; 0 is wye, 1 wye with neutral, 2 delta, 3 zigzag, 4 zigzag with neutral",
     );
-    check_value("source", "u_ref", json!(-1), "source 10: u_ref = -1 is not usable; give a finite number above zero");
-    check_value("source", "sk", json!(0), "source 10: sk = 0 is not usable; give a finite number above zero");
-    check_value("source", "rx_ratio", json!(-1), "source 10: rx_ratio = -1 is not usable; give a finite number that is not negative");
-    check_value("shunt", "g1", json!("inf"), "shunt 15: g1 = inf is not usable; give a finite number");
+    check_value(
+        "source",
+        "u_ref",
+        json!(-1),
+        "source 10: u_ref = -1 is not usable; give a voltage per unit, near 1",
+    );
+    check_value(
+        "source",
+        "sk",
+        json!(0),
+        "source 10: sk = 0 is not usable; give a finite number above zero",
+    );
+    check_value(
+        "source",
+        "rx_ratio",
+        json!(-1),
+        "source 10: rx_ratio = -1 is not usable; give a finite number that is not negative",
+    );
+    check_value(
+        "shunt",
+        "g1",
+        json!("inf"),
+        "shunt 15: g1 = inf is not usable; give a finite number",
+    );
     check_value(
         "sym_load",
         "type",
         json!(3),
         "sym_load 11: type = 3 is not usable; 0 is constant power, 1 constant impedance, 2 constant current",
     );
-    check_value("sym_load", "p_specified", json!("inf"), "sym_load 11: p_specified = inf is not usable; give a finite number");
+    check_value(
+        "sym_load",
+        "p_specified",
+        json!("inf"),
+        "sym_load 11: p_specified = inf is not usable; give a finite number",
+    );
     check_value(
         "sym_gen",
         "q_specified",
@@ -104,9 +184,19 @@ fn values_that_cannot_be_used_are_named_with_what_can() {
         json!([1, "-inf", 1]),
         "asym_gen 14: p_specified = -inf is not usable; give a finite number",
     );
-    let sigma = "give a standard deviation above zero; \"inf\" switches a sensor off";
-    check_value("sym_voltage_sensor", "u_sigma", json!(0), &format!("sym_voltage_sensor 16: u_sigma = 0 is not usable; {sigma}"));
-    check_value("sym_power_sensor", "power_sigma", json!(-1), &format!("sym_power_sensor 18: power_sigma = -1 is not usable; {sigma}"));
+    let sigma = "give a standard deviation of at least 1e-12; \"inf\" switches a sensor off";
+    check_value(
+        "sym_voltage_sensor",
+        "u_sigma",
+        json!(0),
+        &format!("sym_voltage_sensor 16: u_sigma = 0 is not usable; {sigma}"),
+    );
+    check_value(
+        "sym_power_sensor",
+        "power_sigma",
+        json!(-1),
+        &format!("sym_power_sensor 18: power_sigma = -1 is not usable; {sigma}"),
+    );
     check_value(
         "asym_power_sensor",
         "q_sigma",
@@ -136,11 +226,31 @@ fn values_that_cannot_be_used_are_named_with_what_can() {
 
 #[test]
 fn references_that_lead_nowhere_are_named() {
-    check_value("line", "to_node", json!(77), "line 6: to_node = 77 names no node; add it, or correct the reference");
-    check_value("line", "from_node", json!(8), "line 6: from_node = 8 names no node; add it, or correct the reference");
-    check_value("sym_load", "node", json!(-3), "sym_load 11: node = -3 names no node; add it, or correct the reference");
+    check_value(
+        "line",
+        "to_node",
+        json!(77),
+        "line 6: to_node = 77 names no node; add it, or correct the reference",
+    );
+    check_value(
+        "line",
+        "from_node",
+        json!(8),
+        "line 6: from_node = 8 names no node; add it, or correct the reference",
+    );
+    check_value(
+        "sym_load",
+        "node",
+        json!(-3),
+        "sym_load 11: node = -3 names no node; add it, or correct the reference",
+    );
     let no_branch = "names no line, transformer or link; add it, or correct the reference";
-    check_value("sym_power_sensor", "measured_object", json!(13), &format!("sym_power_sensor 18: measured_object = 13 {no_branch}"));
+    check_value(
+        "sym_power_sensor",
+        "measured_object",
+        json!(13),
+        &format!("sym_power_sensor 18: measured_object = 13 {no_branch}"),
+    );
     check_value(
         "asym_power_sensor",
         "measured_terminal_type",
@@ -158,15 +268,43 @@ fn references_that_lead_nowhere_are_named() {
 
 #[test]
 fn ids_are_used_once_and_branches_join_two_nodes_of_one_voltage() {
-    check_value("line", "id", json!(1), "id 1 is used twice, by a node and a line; ids are unique over all component types");
-    check_value("sym_load", "id", json!(7), "id 7 is used twice, by a sym_load and a transformer; ids are unique over all component types");
+    check_value(
+        "line",
+        "id",
+        json!(1),
+        "id 1 is used twice, by a node and a line; ids are unique over all component types",
+    );
+    check_value(
+        "sym_load",
+        "id",
+        json!(7),
+        "id 7 is used twice, by a sym_load and a transformer; ids are unique over all component types",
+    );
     let mut data = small_grid();
     let twin = rows(&mut data, "node")[1].clone();
     rows(&mut data, "node").push(twin);
-    check(&data, "id 2 is used twice, by a node and a node; ids are unique over all component types");
-    check_value("line", "to_node", json!(1), "line 6 connects node 1 with itself; a branch needs two different nodes");
-    check_value("transformer", "from_node", json!(3), "transformer 7 connects node 3 with itself; a branch needs two different nodes");
-    check_value("link", "to_node", json!(3), "link 8 connects node 3 with itself; a branch needs two different nodes");
+    check(
+        &data,
+        "id 2 is used twice, by a node and a node; ids are unique over all component types",
+    );
+    check_value(
+        "line",
+        "to_node",
+        json!(1),
+        "line 6 connects node 1 with itself; a branch needs two different nodes",
+    );
+    check_value(
+        "transformer",
+        "from_node",
+        json!(3),
+        "transformer 7 connects node 3 with itself; a branch needs two different nodes",
+    );
+    check_value(
+        "link",
+        "to_node",
+        json!(3),
+        "link 8 connects node 3 with itself; a branch needs two different nodes",
+    );
     check_value(
         "line",
         "to_node",
@@ -175,7 +313,10 @@ fn ids_are_used_once_and_branches_join_two_nodes_of_one_voltage() {
     );
     let mut data = changed("line", "r1", json!(0));
     rows(&mut data, "line")[0]["x1"] = json!(0);
-    check(&data, "line 6: x1 = 0 is not usable; with a resistance of zero, too, this is a link: use one");
+    check(
+        &data,
+        "line 6: x1 = 0 is not usable; with a resistance of zero, too, this is a link: use one",
+    );
 }
 
 #[test]
@@ -195,7 +336,10 @@ fn what_is_left_out_is_asked_for() {
         ("asym_voltage_sensor", "measured_object", 17),
         ("sym_power_sensor", "measured_terminal_type", 18),
     ] {
-        check(&without(component, attribute), &format!("{component} {id}: {attribute} is missing; give it a value"));
+        check(
+            &without(component, attribute),
+            &format!("{component} {id}: {attribute} is missing; give it a value"),
+        );
     }
 }
 
@@ -218,7 +362,11 @@ fn what_only_some_calculations_need_is_asked_for_by_those() {
     rows(&mut data, "shunt")[0].as_object_mut().unwrap().remove("b0");
     check_missing(&data, "shunt 15: g0 is missing; give it a value", 3);
     check_missing(&without("source", "u_ref"), "source 10: u_ref is missing; give it a value", 4);
-    check_missing(&without("asym_gen", "p_specified"), "asym_gen 14: p_specified is missing; give it a value", 4);
+    check_missing(
+        &without("asym_gen", "p_specified"),
+        "asym_gen 14: p_specified is missing; give it a value",
+        4,
+    );
     check_missing(
         &changed("asym_load", "q_specified", json!([1, null, 1])),
         "asym_load 13: q_specified is missing; give it a value",
@@ -233,14 +381,38 @@ fn text_that_is_no_dataset_is_refused_with_line_and_column() {
     check_text("[]", "expected an object with version, type, is_batch, attributes and data");
     check_text("{}", "missing field `data`");
     check_text(r#"{"type":"input","data":{}} x"#, "trailing characters at line 1 column 28");
-    check_text(r#"{"type":"sym_output","data":{}}"#, "the dataset has type \"sym_output\", expected \"input\"");
-    check_text(r#"{"type":"input","data":{"nodes":[]}}"#, "component type nodes is not supported; leave it out, or replace it by node, line");
-    check_text(r#"{"type":"input","data":{"node":{"id":1}}}"#, "expected an array of node components");
-    check_text(r#"{"type":"input","data":{"node":[1]}}"#, "expected one node as object or, with predefined attributes, as array");
-    check_text(r#"{"type":"input","data":{"node":[{"id":1,"volts":1}]}}"#, "node has no attribute volts; it has id, u_rated");
-    check_text(r#"{"type":"input","data":{"node":[{"id":1,"u_rated":1e999}]}}"#, "number out of range at line 1 column");
-    check_text(r#"{"type":"input","data":{"node":[{"id":1,"u_rated":NaN}]}}"#, "expected value at line 1 column");
-    check_text(r#"{"type":"input","data":{"node":[{"id":1,"u_rated":"high"}]}}"#, "invalid value: string \"high\"");
+    check_text(
+        r#"{"type":"sym_output","data":{}}"#,
+        "the dataset has type \"sym_output\", expected \"input\"",
+    );
+    check_text(
+        r#"{"type":"input","data":{"nodes":[]}}"#,
+        "component type nodes is not supported; leave it out, or replace it by node, line",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":{"id":1}}}"#,
+        "expected an array of node components",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":[1]}}"#,
+        "expected one node as object or, with predefined attributes, as array",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":[{"id":1,"volts":1}]}}"#,
+        "node has no attribute volts; it has id, u_rated",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":[{"id":1,"u_rated":1e999}]}}"#,
+        "number out of range at line 1 column",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":[{"id":1,"u_rated":NaN}]}}"#,
+        "expected value at line 1 column",
+    );
+    check_text(
+        r#"{"type":"input","data":{"node":[{"id":1,"u_rated":"high"}]}}"#,
+        "invalid value: string \"high\"",
+    );
     let short = r#"{"type":"input","attributes":{"node":["id","u_rated"]},"data":{"node":[[1]]}}"#;
     check_text(short, "a row is shorter than its predefined attributes");
     let long = r#"{"type":"input","attributes":{"node":["id","u_rated"]},"data":{"node":[[1,400,1]]}}"#;
@@ -251,23 +423,45 @@ fn text_that_is_no_dataset_is_refused_with_line_and_column() {
 
 #[test]
 fn nesting_without_end_does_not_overflow_the_stack() {
-    let deep = "[".repeat(3_000_000);
+    const N: usize = 2_000_000;
+    let deep = format!("{}{}", "[".repeat(N), "]".repeat(N));
     check_text(&deep, "invalid type: sequence");
-    check_text(&format!(r#"{{"type":"input","data":{{"node":[{{"id":{deep}"#), "recursion limit exceeded");
-    check_text(&format!(r#"{{"type":"input","x":{deep}"#), "EOF");
-    check_text(&format!(r#"{{"type":"input","attributes":{}"#, r#"{"node":"#.repeat(1_000_000)), "invalid type: map");
+    check_text(&"[".repeat(N), "invalid type: sequence");
+    check_text(
+        &format!(r#"{{"type":"input","data":{{"node":[{{"id":{deep}}}]}}}}"#),
+        "recursion limit exceeded",
+    );
+    check_text(
+        &format!(r#"{{"type":"input","data":{}"#, r#"{"node":"#.repeat(N)),
+        "EOF while parsing",
+    );
+    check_text(
+        &format!(r#"{{"type":"input","attributes":{}"#, r#"{"node":"#.repeat(N)),
+        "invalid type: map",
+    );
+    // what nobody asks for may be anything
+    let unread = format!(r#"{{"type":"input","user":{deep},"data":{{}}}}"#);
+    assert_eq!(Network::from_pgm_json(&unread).unwrap().nodes().len(), 0);
 }
 
 #[test]
 fn an_input_dataset_is_no_batch() {
     check_text(r#"{"type":"input","data":[]}"#, "input");
-    check_text(r#"{"type":"input","is_batch":true,"data":[{},{"node":[{"id":1,"u_rated":400}]}]}"#, "batch");
+    check_text(
+        r#"{"type":"input","is_batch":true,"data":[{},{"node":[{"id":1,"u_rated":400}]}]}"#,
+        "batch",
+    );
 }
 
 #[test]
 fn errors_fit_on_a_line_whatever_the_value() {
     for value in [1e300, -1e300, 1e-300, 0.1 + 0.2] {
-        for (component, attribute) in [("node", "id"), ("line", "from_status"), ("sym_load", "type"), ("transformer", "clock")] {
+        for (component, attribute) in [
+            ("node", "id"),
+            ("line", "from_status"),
+            ("sym_load", "type"),
+            ("transformer", "clock"),
+        ] {
             let error = read(&changed(component, attribute, json!(value))).unwrap_err().to_string();
             assert!(error.len() < 250, "{} characters: {error}", error.len());
         }
@@ -322,7 +516,9 @@ fn more_than_the_limit_is_refused_before_it_is_kept() {
         text.push_str("]}}");
         Network::from_pgm_json(&text).unwrap_err()
     });
-    let GridError::TooLarge { what, n, n_max } = &error else { panic!("{error}") };
+    let GridError::TooLarge { what, n, n_max } = &error else {
+        panic!("{error}")
+    };
     assert!(what.starts_with("node") && *n > N_NODES_MAX, "{error}");
     assert_eq!(*n_max, N_NODES_MAX, "the limit of a network is named, not that of a table: {error}");
 }
@@ -330,7 +526,10 @@ fn more_than_the_limit_is_refused_before_it_is_kept() {
 #[test]
 fn one_node_more_than_the_limit_is_refused() {
     let nodes: Vec<String> = (0..=N_NODES_MAX).map(|id| format!("[{id},400]")).collect();
-    let text = format!(r#"{{"type":"input","attributes":{{"node":["id","u_rated"]}},"data":{{"node":[{}]}}}}"#, nodes.join(","));
+    let text = format!(
+        r#"{{"type":"input","attributes":{{"node":["id","u_rated"]}},"data":{{"node":[{}]}}}}"#,
+        nodes.join(",")
+    );
     let expected = format!("the dataset has {} nodes; at most {N_NODES_MAX} are supported", N_NODES_MAX + 1);
     check_text(&text, &expected);
 }

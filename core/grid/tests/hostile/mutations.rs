@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use flexmeter_grid::GridError;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
 use crate::feeder;
@@ -75,7 +76,10 @@ fn outcome(data: &Data) -> Result<(), String> {
             let mut wrong = Solved::new(&network).wrong();
             for result in [search_bad_data::<1, 4>(&network), search_bad_data::<3, 12>(&network)] {
                 if let Err(error) = result
-                    && !matches!(error, GridError::NotConverged { .. } | GridError::Singular { .. } | GridError::MissingAttribute { .. })
+                    && !matches!(
+                        error,
+                        GridError::NotConverged { .. } | GridError::Singular { .. } | GridError::MissingAttribute { .. }
+                    )
                 {
                     wrong.push(format!("an error that has no place in an estimate: {error}"));
                 }
@@ -220,8 +224,19 @@ fn base(kind: u8, n_nodes: usize, n_loops: usize, seed: u64) -> Data {
     }
 }
 
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 2_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/proptest-regressions/hostile/mutations.txt"
+        )))),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn whatever_is_changed_there_is_an_answer_or_an_error(
@@ -264,7 +279,10 @@ fn every_attribute_can_be_left_out_or_is_asked_for() {
             if let Err(error) = read(&data) {
                 let text = error.to_string();
                 // what refers to a row without id is told that the row is not there
-                assert!(text.contains(attribute) || attribute == "id", "{component} without {attribute}: {text}");
+                assert!(
+                    text.contains(attribute) || attribute == "id",
+                    "{component} without {attribute}: {text}"
+                );
             }
         }
     }

@@ -14,7 +14,6 @@ pub(crate) type Data = Map<String, Value>;
 ///             10 kV             10 kV                    400 V             400 V             400 V
 /// ```
 pub(crate) fn small_grid() -> Data {
-    let power = 1e3;
     let data = json!({
         "node": [
             {"id": 1, "u_rated": 10e3}, {"id": 2, "u_rated": 10e3}, {"id": 3, "u_rated": 400}, {"id": 4, "u_rated": 400},
@@ -37,14 +36,14 @@ pub(crate) fn small_grid() -> Data {
         "source": [
             {"id": 10, "node": 1, "status": 1, "u_ref": 1.02, "u_ref_angle": 0, "sk": 2e8, "rx_ratio": 0.1, "z01_ratio": 1.5},
         ],
-        "sym_load": [{"id": 11, "node": 5, "status": 1, "type": 0, "p_specified": 30.0 * power, "q_specified": 9.0 * power}],
-        "sym_gen": [{"id": 12, "node": 4, "status": 1, "type": 2, "p_specified": 12.0 * power, "q_specified": 0.0}],
+        "sym_load": [{"id": 11, "node": 5, "status": 1, "type": 0, "p_specified": 30e3, "q_specified": 9e3}],
+        "sym_gen": [{"id": 12, "node": 4, "status": 1, "type": 2, "p_specified": 12e3, "q_specified": 0.0}],
         "asym_load": [
-            {"id": 13, "node": 5, "status": 1, "type": 0, "p_specified": [8.0 * power, 2.0 * power, 5.0 * power],
-             "q_specified": [2.0 * power, 0.5 * power, 1.0 * power]},
+            {"id": 13, "node": 5, "status": 1, "type": 0, "p_specified": [8e3, 2e3, 5e3],
+             "q_specified": [2e3, 500, 1e3]},
         ],
         "asym_gen": [
-            {"id": 14, "node": 4, "status": 1, "type": 1, "p_specified": [1.0 * power, 4.0 * power, 0.0], "q_specified": [0.0, 0.0, 0.0]},
+            {"id": 14, "node": 4, "status": 1, "type": 1, "p_specified": [1e3, 4e3, 0.0], "q_specified": [0.0, 0.0, 0.0]},
         ],
         "shunt": [{"id": 15, "node": 3, "status": 1, "g1": 1e-4, "b1": 0.05, "g0": 1e-4, "b0": 0.01}],
         "sym_voltage_sensor": [{"id": 16, "measured_object": 1, "u_sigma": 30, "u_measured": 10198, "u_angle_measured": null}],
@@ -56,8 +55,8 @@ pub(crate) fn small_grid() -> Data {
              "p_sigma": 7e2, "q_sigma": 7e2},
         ],
         "asym_power_sensor": [
-            {"id": 19, "measured_object": 13, "measured_terminal_type": 4, "power_sigma": 100, "p_measured": [8.0 * power, 2.0 * power, 5.0 * power],
-             "q_measured": [2.0 * power, 0.5 * power, 1.0 * power], "p_sigma": [70, 70, 70], "q_sigma": [70, 70, 70]},
+            {"id": 19, "measured_object": 13, "measured_terminal_type": 4, "power_sigma": 100, "p_measured": [8e3, 2e3, 5e3],
+             "q_measured": [2e3, 500, 1e3], "p_sigma": [70, 70, 70], "q_sigma": [70, 70, 70]},
         ],
         "sym_current_sensor": [
             {"id": 20, "measured_object": 9, "measured_terminal_type": 0, "angle_measurement_type": 0, "i_sigma": 1, "i_angle_sigma": 0.02,

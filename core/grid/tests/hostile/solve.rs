@@ -54,7 +54,11 @@ impl<const N: usize> Answer<N> {
     }
 
     fn look(&mut self, what: impl FnOnce() -> String, values: impl IntoIterator<Item = C64>) {
-        let bad: Vec<String> = values.into_iter().filter(|value| !value.is_finite()).map(|value| value.to_string()).collect();
+        let bad: Vec<String> = values
+            .into_iter()
+            .filter(|value| !value.is_finite())
+            .map(|value| value.to_string())
+            .collect();
         if !bad.is_empty() {
             self.wrong.push(format!("{} is {}", what(), bad.join(", ")));
         }
@@ -74,7 +78,10 @@ impl<const N: usize> Answer<N> {
 /// The power flow with its flows and injections, and whether they balance.
 pub(crate) fn power_flow<const N: usize>(network: &Network, method: Method) -> Result<Answer<N>, GridError> {
     let mut flow = PowerFlow::<N>::new(network)?;
-    let options = Options { method, ..Options::default() };
+    let options = Options {
+        method,
+        ..Options::default()
+    };
     let convergence = flow.solve(&options)?;
     let mut answer = Answer::of(network, |node| flow.voltage_pu(node));
     answer.look_real(|| "the last step".to_owned(), [convergence.step_pu]);
@@ -99,14 +106,20 @@ fn unbalanced<const N: usize>(network: &Network, flow: &PowerFlow<N>) -> Option<
     let (mut sum, mut allowed, mut is_judged) = (vec![[C64::ZERO; N]; n], vec![1e-6; n], vec![true; n]);
     network.sources().iter().for_each(|source| is_judged[source.node] = false);
     network.shunts().iter().for_each(|shunt| is_judged[shunt.node] = false);
-    let u_max = |node: usize| flow.voltage_pu(node).map_or(0.0, |u| u.iter().map(|u| u.norm()).fold(0.0, f64::max));
+    let u_max = |node: usize| {
+        flow.voltage_pu(node)
+            .map_or(0.0, |u| u.iter().map(|u| u.norm()).fold(0.0, f64::max))
+    };
     for (index, branch) in network.branches().iter().enumerate() {
         let BranchKind::Line(line) = &branch.kind else {
             (is_judged[branch.from], is_judged[branch.to]) = (false, false);
             continue;
         };
         let z_base = network.nodes()[branch.from].u_rated_v.powi(2) / flexmeter_grid::BASE_POWER_VA;
-        let series = [Some(line.z1_ohm), line.z0_ohm].into_iter().flatten().map(|[r, x]| z_base / r.hypot(x));
+        let series = [Some(line.z1_ohm), line.z0_ohm]
+            .into_iter()
+            .flatten()
+            .map(|[r, x]| z_base / r.hypot(x));
         let charging = [(line.c1_f, line.tan1), (line.c0_f, line.tan0)].map(|(c, tan)| 315.0 * c.abs() * tan.hypot(1.0) * z_base);
         let y = series.chain(charging).fold(0.0, f64::max);
         let of = flow.branch_flow(network, index);
@@ -126,10 +139,12 @@ fn unbalanced<const N: usize>(network: &Network, flow: &PowerFlow<N>) -> Option<
             sum[appliance.node][k] -= s[k];
         }
     }
-    (0..n).filter(|&node| is_judged[node] && flow.voltage_pu(node).is_some()).find_map(|node| {
-        let rest = sum[node].iter().map(|s| s.norm()).fold(0.0, f64::max);
-        (rest > allowed[node]).then(|| format!("node {} is {rest:.1e} per unit out of balance", network.nodes()[node].id))
-    })
+    (0..n)
+        .filter(|&node| is_judged[node] && flow.voltage_pu(node).is_some())
+        .find_map(|node| {
+            let rest = sum[node].iter().map(|s| s.norm()).fold(0.0, f64::max);
+            (rest > allowed[node]).then(|| format!("node {} is {rest:.1e} per unit out of balance", network.nodes()[node].id))
+        })
 }
 
 /// The estimate with its uncertainty, flows, residuals and trust.
@@ -140,7 +155,10 @@ pub(crate) fn estimate<const N: usize, const B: usize>(network: &Network) -> Res
     answer.look_real(|| "the last step".to_owned(), [convergence.step_pu]);
     let uncertainty = estimator.uncertainty()?;
     let trust = estimator.trust(network, &uncertainty, 0.01);
-    answer.look_real(|| "the sum of squares or its limit".to_owned(), [trust.j, trust.j_limit.unwrap_or(0.0)]);
+    answer.look_real(
+        || "the sum of squares or its limit".to_owned(),
+        [trust.j, trust.j_limit.unwrap_or(0.0)],
+    );
     for r in &trust.residuals {
         let values = [r.residual, r.sigma, r.normalized.unwrap_or(0.0)];
         answer.look_real(|| format!("residual ({:?}) of sensor {}", r.quantity, r.sensor.id(network)), values);

@@ -1,10 +1,10 @@
 //! What may happen to a grid after it was read: updates, changed readings, readings that make no sense for a while.
 
+use flexmeter_grid::GridError;
 use flexmeter_grid::estimation::{EstimateOptions, Estimator, SymmetricEstimator};
 use flexmeter_grid::network::{Network, PerPhase};
 use flexmeter_grid::pgm::{Dataset, DatasetKind, Touched};
 use flexmeter_grid::power_flow::Method;
-use flexmeter_grid::GridError;
 use serde_json::{Value, json};
 
 use crate::small_grid::{Data, changed, read, rows, small_grid, text};
@@ -33,21 +33,77 @@ fn failure(component: &str, row: Value, expected: &str) -> Option<String> {
 fn an_update_says_what_it_cannot_do() {
     let dataset = "the dataset cannot be read: ";
     let failures: Vec<String> = [
-        ("line", json!({"id": 99, "from_status": 0}), "line 99: id = 99 names no line; add it, or correct the reference"),
-        ("line", json!({"id": 11, "from_status": 0}), "line 11: id = 11 names no line; add it, or correct the reference"),
-        ("asym_load", json!({"id": 11}), "asym_load 11: id = 11 names no asym_load; add it, or correct the reference"),
+        (
+            "line",
+            json!({"id": 99, "from_status": 0}),
+            "line 99: id = 99 names no line; add it, or correct the reference",
+        ),
+        (
+            "line",
+            json!({"id": 11, "from_status": 0}),
+            "line 11: id = 11 names no line; add it, or correct the reference",
+        ),
+        (
+            "asym_load",
+            json!({"id": 11}),
+            "asym_load 11: id = 11 names no asym_load; add it, or correct the reference",
+        ),
         ("line", json!({"from_status": 0}), "line -1: id is missing; give it a value"),
-        ("line", json!({"id": 6, "from_status": 3}), "line 6: from_status = 3 is not usable; 0 is open, 1 is closed"),
-        ("line", json!({"id": 6, "r1": 1}), &format!("{dataset}line has no attribute r1; it has id, from_status, to_status")),
-        ("transformer", json!({"id": 7, "tap_pos": 1.5}), "transformer 7: tap_pos = 1.5 is not usable; give a small whole number"),
-        ("transformer", json!({"id": 7, "tap_pos": -2e4}), "transformer 7: tap_pos = -20000 is not usable; give a small whole number"),
-        ("source", json!({"id": 10, "u_ref": "inf"}), "source 10: u_ref = inf is not usable; give a finite number"),
-        ("sym_load", json!({"id": 11, "p_specified": "-inf"}), "sym_load 11: p_specified = -inf is not usable; give a finite number"),
-        ("asym_load", json!({"id": 13, "p_specified": 1}), "asym_load 13: p_specified = 1 is not usable; give three numbers"),
-        ("shunt", json!({"id": 15, "b1": "inf"}), "shunt 15: b1 = inf is not usable; give a finite number"),
-        ("sym_voltage_sensor", json!({"id": 16, "u_sigma": -1}), "sym_voltage_sensor 16: u_sigma = -1 is not usable; give a standard"),
-        ("asym_power_sensor", json!({"id": 19, "p_sigma": [1, 1, 0]}), "asym_power_sensor 19: p_sigma = 0 is not usable; give a standard"),
-        ("fault", json!({"id": 1}), "component type fault is not supported; leave it out, or replace it by a shunt at the faulted node"),
+        (
+            "line",
+            json!({"id": 6, "from_status": 3}),
+            "line 6: from_status = 3 is not usable; 0 is open, 1 is closed",
+        ),
+        (
+            "line",
+            json!({"id": 6, "r1": 1}),
+            &format!("{dataset}line has no attribute r1; it has id, from_status, to_status"),
+        ),
+        (
+            "transformer",
+            json!({"id": 7, "tap_pos": 1.5}),
+            "transformer 7: tap_pos = 1.5 is not usable; give a small whole number",
+        ),
+        (
+            "transformer",
+            json!({"id": 7, "tap_pos": -2e4}),
+            "transformer 7: tap_pos = -20000 is not usable; give a small whole number",
+        ),
+        (
+            "source",
+            json!({"id": 10, "u_ref": "inf"}),
+            "source 10: u_ref = inf is not usable; give a finite number",
+        ),
+        (
+            "sym_load",
+            json!({"id": 11, "p_specified": "-inf"}),
+            "sym_load 11: p_specified = -inf is not usable; give a finite number",
+        ),
+        (
+            "asym_load",
+            json!({"id": 13, "p_specified": 1}),
+            "asym_load 13: p_specified = 1 is not usable; give three numbers",
+        ),
+        (
+            "shunt",
+            json!({"id": 15, "b1": "inf"}),
+            "shunt 15: b1 = inf is not usable; give a finite number",
+        ),
+        (
+            "sym_voltage_sensor",
+            json!({"id": 16, "u_sigma": -1}),
+            "sym_voltage_sensor 16: u_sigma = -1 is not usable; give a standard",
+        ),
+        (
+            "asym_power_sensor",
+            json!({"id": 19, "p_sigma": [1, 1, 0]}),
+            "asym_power_sensor 19: p_sigma = 0 is not usable; give a standard",
+        ),
+        (
+            "fault",
+            json!({"id": 1}),
+            "component type fault is not supported; leave it out, or replace it by a shunt at the faulted node",
+        ),
     ]
     .into_iter()
     .filter_map(|(component, row, expected)| failure(component, row, expected))
@@ -58,14 +114,26 @@ fn an_update_says_what_it_cannot_do() {
 #[test]
 fn an_update_takes_no_value_that_an_input_would_not() {
     let failures: Vec<String> = [
-        ("source", json!({"id": 10, "u_ref": -1}), "source 10: u_ref = -1 is not usable; give a finite number above zero"),
-        ("source", json!({"id": 10, "u_ref": 0}), "source 10: u_ref = 0 is not usable; give a finite number above zero"),
+        (
+            "source",
+            json!({"id": 10, "u_ref": -1}),
+            "source 10: u_ref = -1 is not usable; give a voltage per unit, near 1",
+        ),
+        (
+            "source",
+            json!({"id": 10, "u_ref": 0}),
+            "source 10: u_ref = 0 is not usable; give a voltage per unit, near 1",
+        ),
         (
             "sym_voltage_sensor",
             json!({"id": 16, "u_measured": -10e3}),
             "sym_voltage_sensor 16: u_measured = -10000 is not usable; give a finite number that is not negative",
         ),
-        ("node", json!({"id": 1, "u_rated": 5}), "the dataset cannot be read: node has no attribute u_rated"),
+        (
+            "node",
+            json!({"id": 1, "u_rated": 5}),
+            "the dataset cannot be read: node has no attribute u_rated",
+        ),
     ]
     .into_iter()
     .filter_map(|(component, row, expected)| failure(component, row, expected))
@@ -96,9 +164,15 @@ fn a_scenario_that_does_not_exist_is_named() {
 fn null_and_nan_change_nothing() {
     let before = read(&small_grid()).unwrap();
     for (component, row) in [
-        ("sym_load", json!({"id": 11, "p_specified": "nan", "q_specified": null, "status": null})),
+        (
+            "sym_load",
+            json!({"id": 11, "p_specified": "nan", "q_specified": null, "status": null}),
+        ),
         ("asym_load", json!({"id": 13, "p_specified": [null, "nan", null]})),
-        ("asym_power_sensor", json!({"id": 19, "p_measured": [null, null, null], "power_sigma": null})),
+        (
+            "asym_power_sensor",
+            json!({"id": 19, "p_measured": [null, null, null], "power_sigma": null}),
+        ),
         ("source", json!({"id": 10, "u_ref": null, "u_ref_angle": "nan"})),
         ("transformer", json!({"id": 7, "tap_pos": null})),
         ("line", json!({"id": 6})),
@@ -144,7 +218,9 @@ fn distance(network: &Network, a: &SymmetricEstimator, b: &SymmetricEstimator) -
         (None, None) => 0.0,
         _ => f64::NAN,
     };
-    (0..network.nodes().len()).map(at).fold(0.0, |worst, next| if next <= worst { worst } else { next })
+    (0..network.nodes().len())
+        .map(at)
+        .fold(0.0, |worst, next| if next <= worst { worst } else { next })
 }
 
 #[test]
@@ -152,8 +228,16 @@ fn without_its_only_source_a_grid_has_no_voltage_and_with_it_again_the_old_ones(
     let mut network = read(&feeder_of_three()).unwrap();
     let voltages = |network: &Network| {
         let solved = Solved::new(network);
-        assert!(solved.wrong().is_empty() && solved.errors().is_empty(), "{:?} {:?}", solved.wrong(), solved.errors());
-        (solved.symmetric_flow.unwrap().voltages, solved.asymmetric_estimate.unwrap().voltages)
+        assert!(
+            solved.wrong().is_empty() && solved.errors().is_empty(),
+            "{:?} {:?}",
+            solved.wrong(),
+            solved.errors()
+        );
+        (
+            solved.symmetric_flow.unwrap().voltages,
+            solved.asymmetric_estimate.unwrap().voltages,
+        )
     };
     let before = voltages(&network);
     let touched = update(&mut network, "source", json!({"id": 10, "status": 0})).unwrap();
@@ -186,7 +270,12 @@ fn an_update_that_fails_leaves_a_network_that_can_be_solved() {
     let dataset = Dataset::from_json(&text, DatasetKind::Update).unwrap();
     assert!(network.update(&dataset, 0).is_err());
     let solved = Solved::new(&network);
-    assert!(solved.wrong().is_empty() && solved.errors().is_empty(), "{:?} {:?}", solved.wrong(), solved.errors());
+    assert!(
+        solved.wrong().is_empty() && solved.errors().is_empty(),
+        "{:?} {:?}",
+        solved.wrong(),
+        solved.errors()
+    );
 }
 
 /// Sets the readings of the first power sensor.
@@ -252,7 +341,10 @@ fn a_sensor_that_was_silent_counts_from_its_first_reading_on() {
         let mut fresh = estimator(&network);
         fresh.estimate().unwrap();
         let distance = distance(&network, &changed, &fresh);
-        assert!(distance < 1e-7, "{attributes:?}: {distance:.1e} per unit from an estimate that begins with the reading");
+        assert!(
+            distance < 1e-7,
+            "{attributes:?}: {distance:.1e} per unit from an estimate that begins with the reading"
+        );
     }
 }
 
