@@ -21,6 +21,10 @@ use crate::model::{BASE_POWER_VA, C64, balanced, shunt_admittance, source_admitt
 use crate::network::{Appliance, LoadKind, Network, PerPhase, Terminal};
 use sweep::Sweep;
 
+/// Voltages (root mean square of a node) and admittances beyond these, per unit, are looked at twice.
+const USUAL_PU: [f64; 2] = [0.3, 3.0];
+const ADMITTANCE_USUAL_PU: f64 = 1e10;
+const POWER_USUAL_PU: f64 = 1e6;
 /// Largest current that may be left over at a node, as a share of those that meet there.
 const IMBALANCE_MAX: f64 = 1e-6;
 /// Below this, per unit, a loaded node has no voltage left.
@@ -95,6 +99,8 @@ pub struct PowerFlow<const N: usize> {
     source_admittance: Vec<(u32, [C64; N])>,
     /// Voltages without load: where a flat start begins.
     no_load: Vec<[C64; N]>,
+    /// Whether admittances or loads are beyond the usual.
+    is_extreme: bool,
 }
 
 /// Power flow of the positive sequence.
@@ -130,6 +136,7 @@ impl<const N: usize> PowerFlow<N> {
             source_current,
             source_admittance: source_admittances,
             no_load: vec![balanced::<N>(); n],
+            is_extreme: false,
         };
         let mut no_load = std::mem::take(&mut power_flow.no_load);
         power_flow.sweep.solve_without_load(&power_flow.source_current, &mut no_load);
@@ -146,12 +153,15 @@ impl<const N: usize> PowerFlow<N> {
     pub fn set_loads(&mut self, network: &Network) -> Result<(), GridError> {
         self.power.fill([C64::ZERO; N]);
         self.voltage_dependent.clear();
+        let beyond = |y: &[C64; N]| y.iter().any(|y| !(y.norm_sqr() <= ADMITTANCE_USUAL_PU * ADMITTANCE_USUAL_PU));
+        self.is_extreme = self.admittance.diagonal.iter().any(beyond);
         for appliance in network.appliances.iter().filter(|appliance| appliance.connected) {
             let position = self.admittance.order.position[appliance.node];
             if position == NONE {
                 continue;
             }
             let power = injection::<N>(appliance)?;
+            self.is_extreme |= power.iter().any(|s| !(s.norm_sqr() <= POWER_USUAL_PU * POWER_USUAL_PU));
             match appliance.kind {
                 LoadKind::ConstantPower => add(&mut self.power[position as usize], &power),
                 kind => {
@@ -193,8 +203,16 @@ impl<const N: usize> PowerFlow<N> {
         convergence.and_then(|convergence| self.accept(convergence, options))
     }
 
-    /// Small steps are not all: currents have to balance, and a voltage that has all but gone is no operating point.
+    /// Small steps are not all: currents have to balance, and a voltage that has all but gone is no operating point. Voltages and
+    /// admittances of any usual size leave nothing to look for.
     fn accept(&self, convergence: Convergence, options: &Options) -> Result<Convergence, GridError> {
+        let usual = |v: &[C64; N]| {
+            let square = v.iter().map(C64::norm_sqr).sum::<f64>() / N as f64;
+            square > USUAL_PU[0].powi(2) && square < USUAL_PU[1].powi(2)
+        };
+        if !self.is_extreme && self.voltage.iter().all(usual) {
+            return Ok(convergence);
+        }
         let is_balanced = newton::worst_imbalance(self) <= IMBALANCE_MAX;
         let carries_load = |position: usize| self.power[position].iter().any(|s| *s != C64::ZERO);
         let has_collapsed = (0..self.voltage.len())
