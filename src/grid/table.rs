@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(lines[1], "node");
         assert_eq!(lines[2], "id               u_pu     p");
         assert_eq!(lines[3], " 0  1.00000 0.98765 -  -3.2");
-        assert_eq!(*lines.last().unwrap(), "... and 10 more (--json or --output has them all)");
+        assert_eq!(lines.last().copied(), Some("... and 10 more (--json or --output has them all)"));
     }
 
     #[test]
