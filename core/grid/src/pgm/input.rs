@@ -22,6 +22,14 @@ const SIGMA: &str = "give a standard deviation of at least 1e-12; \"inf\" switch
 /// Smallest standard deviation, V, VA, A or rad: no meter comes near it, and arithmetic needs the room.
 const SIGMA_MIN: f64 = 1e-12;
 
+/// Numbers beyond this leave no room for a product of two of them.
+const NUMBER_MAX: f64 = 1e30;
+
+/// Whether a number is finite and of a size that arithmetic can bear.
+fn is_usable(value: f64) -> bool {
+    value.abs() <= NUMBER_MAX
+}
+
 /// One component while it is read.
 pub(super) struct Row<'a> {
     component: &'static str,
@@ -80,7 +88,7 @@ impl<'a> Row<'a> {
 
     pub(super) fn finite(&self, attribute: &'static str) -> Result<Option<f64>, GridError> {
         match self.number(attribute)? {
-            Some(value) if !value.is_finite() => Err(self.bad(attribute, value, FINITE)),
+            Some(value) if !is_usable(value) => Err(self.bad(attribute, value, FINITE)),
             value => Ok(value),
         }
     }
@@ -91,14 +99,14 @@ impl<'a> Row<'a> {
 
     fn positive(&self, attribute: &'static str) -> Result<f64, GridError> {
         match self.required(attribute)? {
-            value if value.is_finite() && value > 0.0 => Ok(value),
+            value if is_usable(value) && value > 0.0 => Ok(value),
             value => Err(self.bad(attribute, value, POSITIVE)),
         }
     }
 
     fn not_negative(&self, attribute: &'static str) -> Result<f64, GridError> {
         match self.required(attribute)? {
-            value if value.is_finite() && value >= 0.0 => Ok(value),
+            value if is_usable(value) && value >= 0.0 => Ok(value),
             value => Err(self.bad(attribute, value, NOT_NEGATIVE)),
         }
     }
@@ -141,7 +149,7 @@ impl<'a> Row<'a> {
             (Cell::Three([value, ..]), true) => return Err(self.bad(attribute, value, "give one number, not one for each phase")),
             (Cell::One(value), false) => return Err(self.bad(attribute, value, "give three numbers, one for each phase")),
         };
-        match value.values().iter().find(|value| value.is_infinite()) {
+        match value.values().iter().find(|&&value| !value.is_nan() && !is_usable(value)) {
             None => Ok(value),
             Some(&infinite) => Err(self.bad(attribute, infinite, FINITE)),
         }
@@ -339,7 +347,7 @@ fn branch(row: &Row<'_>, network: &Network) -> Result<Branch, GridError> {
 fn impedance(row: &Row<'_>, r: &'static str, x: &'static str) -> Result<[f64; 2], GridError> {
     let z = [row.not_negative(r)?, row.required(x)?];
     match z {
-        [_, reactance] if !reactance.is_finite() => Err(row.bad(x, reactance, FINITE)),
+        [_, reactance] if !is_usable(reactance) => Err(row.bad(x, reactance, FINITE)),
         [0.0, 0.0] => Err(row.bad(x, 0.0, "with a resistance of zero, too, this is a link: use one")),
         _ => Ok(z),
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flexmeter_grid::GridError;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use serde_json::{Value, json};
 
 use crate::feeder;
@@ -231,6 +231,8 @@ fn config() -> ProptestConfig {
             env!("CARGO_MANIFEST_DIR"),
             "/proptest-regressions/hostile/mutations.txt"
         )))),
+        // the same cases each time: a failure is one of the change that shows it
+        rng_seed: RngSeed::Fixed(20_261_123),
         ..ProptestConfig::default()
     }
 }

@@ -6,7 +6,7 @@ use flexmeter_grid::network::Network;
 use flexmeter_grid::power_flow::{Method, Options, PowerFlow};
 use flexmeter_grid::topology::Topology;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use serde_json::{Value, json};
 
 use crate::feeder;
@@ -80,6 +80,8 @@ fn config(cases: u32) -> ProptestConfig {
             env!("CARGO_MANIFEST_DIR"),
             "/proptest-regressions/hostile/properties.txt"
         )))),
+        // the same cases each time: a failure is one of the change that shows it
+        rng_seed: RngSeed::Fixed(20_261_123),
         ..ProptestConfig::default()
     }
 }
