@@ -22,6 +22,20 @@ pub(crate) struct Admittance<const N: usize> {
 }
 
 impl<const N: usize> Admittance<N> {
+    /// A row of the matrix: the position itself first, then its neighbours, and zeros where elimination fills in.
+    pub(crate) fn row(&self, position: usize) -> impl Iterator<Item = (usize, [C64; N])> + '_ {
+        let later = self
+            .order
+            .slots(position)
+            .map(|slot| (self.order.later[slot] as usize, self.upper[slot]));
+        let earlier = self
+            .order
+            .earlier(position)
+            .iter()
+            .map(|&(earlier, slot)| (earlier as usize, self.lower[slot as usize]));
+        std::iter::once((position, self.diagonal[position])).chain(later).chain(earlier)
+    }
+
     /// Puts the matrix together.
     ///
     /// # Errors

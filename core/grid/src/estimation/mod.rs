@@ -426,21 +426,12 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         if !self.gain.is_free(i) {
             return Some(local::estimated_injection(self.gain.injection(i), &voltages(x), &multipliers(x)));
         }
-        let v: [C64; N] = voltages(x);
-        let mut current: [C64; N] = std::array::from_fn(|k| self.admittance.diagonal[i][k] * v[k]);
-        for slot in self.admittance.order.slots(i) {
-            let there: [C64; N] = voltages(&self.unknowns(self.admittance.order.later[slot] as usize));
-            for k in 0..N {
-                current[k] += self.admittance.upper[slot][k] * there[k];
-            }
+        let mut current = [C64::ZERO; N];
+        for (there, y) in self.admittance.row(i) {
+            let v: [C64; N] = voltages(&self.unknowns(there));
+            (0..N).for_each(|k| current[k] += y[k] * v[k]);
         }
-        for &(earlier, slot) in self.admittance.order.earlier(i) {
-            let there: [C64; N] = voltages(&self.unknowns(earlier as usize));
-            for k in 0..N {
-                current[k] += self.admittance.lower[slot as usize][k] * there[k];
-            }
-        }
-        let (u, current) = (to_phases(&v), to_phases(&current));
+        let (u, current) = (to_phases(&voltages::<N, B>(x)), to_phases(&current));
         Some(std::array::from_fn(|k| u[k] * current[k].conj()))
     }
 
@@ -541,14 +532,13 @@ fn without_nan(c: C64) -> C64 {
 /// Whether a new value is more than another number in the old one's place: a reading that comes or goes, or one so large that sums would
 /// not forget it.
 fn is_another<const N: usize>(old: &[C64; N], new: &[C64; N], variance: &[C64; N], sigma_is_given: bool) -> bool {
-    let parts = |c: &[C64; N]| c.map(|c| [c.re, c.im]).into_iter().flatten().collect::<Vec<_>>();
-    let (old, new, variance) = (parts(old), parts(new), parts(variance));
-    (0..2 * N).any(|k| {
-        let (was_read, is_read) = (variance[k].is_finite(), !new[k].is_nan());
+    let is_another = |old: f64, new: f64, variance: f64| {
+        let (was_read, is_read) = (variance.is_finite(), !new.is_nan());
         (was_read && !is_read)
-            || (!was_read && is_read && sigma_is_given && old[k] == 0.0 && new[k] != 0.0)
-            || new[k].abs().max(old[k].abs()) > SENSELESS_PU
-    })
+            || (!was_read && is_read && sigma_is_given && old == 0.0 && new != 0.0)
+            || new.abs().max(old.abs()) > SENSELESS_PU
+    };
+    (0..N).any(|k| is_another(old[k].re, new[k].re, variance[k].re) || is_another(old[k].im, new[k].im, variance[k].im))
 }
 
 /// Which nodes' injections the estimate leaves open: those of the roots, where it is not known. Elsewhere "unknown" is a very wide

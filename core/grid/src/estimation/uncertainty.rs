@@ -108,19 +108,11 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// Active, then reactive injection by phase as linear functions of the voltages around a position.
     pub(super) fn injection_functionals(&self, position: usize) -> Vec<Functional<B>> {
         let v: [C64; N] = voltages(&self.state[position]);
-        let mut current: [C64; N] = std::array::from_fn(|k| self.admittance.diagonal[position][k] * v[k]);
-        let mut around = vec![(position, self.admittance.diagonal[position])];
-        for slot in self.admittance.order.slots(position) {
-            around.push((self.admittance.order.later[slot] as usize, self.admittance.upper[slot]));
-        }
-        for &(earlier, slot) in self.admittance.order.earlier(position) {
-            around.push((earlier as usize, self.admittance.lower[slot as usize]));
-        }
-        for (there, y) in &around[1..] {
+        let around: Vec<_> = self.admittance.row(position).collect();
+        let mut current = [C64::ZERO; N];
+        for (there, y) in &around {
             let v: [C64; N] = voltages(&self.state[*there]);
-            for k in 0..N {
-                current[k] += y[k] * v[k];
-            }
+            (0..N).for_each(|k| current[k] += y[k] * v[k]);
         }
         let (u, i) = (to_phases(&v), to_phases(&current));
         [C64::ONE, C64::I]
