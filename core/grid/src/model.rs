@@ -166,7 +166,7 @@ fn line_two_port<const N: usize>(branch: &Branch, line: &Line, u_rated_v: f64) -
 fn at_tap(transformer: &Transformer, values: [f64; 3]) -> f64 {
     let [nominal, at_min, at_max] = values;
     let [min, max] = transformer.tap_range.map(f64::from);
-    let (position, middle) = (tap_position(transformer), f64::from(transformer.tap_nom));
+    let (position, middle) = (transformer.tap_position(), f64::from(transformer.tap_nom));
     let (end, value) = match (position - middle) * (max - middle) >= 0.0 && max != middle {
         true => (max, at_max),
         false => (min, at_min),
@@ -177,20 +177,12 @@ fn at_tap(transformer: &Transformer, values: [f64; 3]) -> f64 {
     }
 }
 
-fn tap_position(transformer: &Transformer) -> f64 {
-    let [min, max] = transformer.tap_range;
-    f64::from(transformer.tap_pos.clamp(min.min(max), min.max(max)))
-}
-
 fn transformer_two_port<const N: usize>(branch: &Branch, transformer: &Transformer, u_rated_v: [f64; 2]) -> TwoPort<N> {
     let z_base = u_rated_v.map(|u| u * u / BASE_POWER_VA);
     let [mut u1, mut u2] = transformer.u_v;
-    let [min, max] = transformer.tap_range;
-    let direction = if max > min { 1.0 } else { -1.0 };
-    let shift = direction * (tap_position(transformer) - f64::from(transformer.tap_nom)) * transformer.tap_size_v;
     match transformer.tap_at_from {
-        true => u1 += shift,
-        false => u2 += shift,
+        true => u1 += transformer.tap_shift_v(),
+        false => u2 += transformer.tap_shift_v(),
     }
     let ratio = u1 / u2 / (u_rated_v[0] / u_rated_v[1]);
     let (uk, pk) = (at_tap(transformer, transformer.uk), at_tap(transformer, transformer.pk_w));

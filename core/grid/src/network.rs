@@ -144,6 +144,26 @@ pub struct Transformer {
     pub z_grounding_ohm: [[f64; 2]; 2],
 }
 
+impl Transformer {
+    /// Where the tap changer stands: [`Self::tap_pos`] within its range.
+    pub(crate) fn tap_position(&self) -> f64 {
+        let [min, max] = self.tap_range;
+        f64::from(self.tap_pos.clamp(min.min(max), min.max(max)))
+    }
+
+    /// What the tap changer adds to the rated voltage of its side, V.
+    pub(crate) fn tap_shift_v(&self) -> f64 {
+        let [min, max] = self.tap_range;
+        let direction = if max > min { 1.0 } else { -1.0 };
+        direction * (self.tap_position() - f64::from(self.tap_nom)) * self.tap_size_v
+    }
+
+    /// Whether the tap changer leaves its side a voltage at all.
+    pub(crate) fn tap_is_possible(&self) -> bool {
+        self.tap_shift_v().abs() < self.u_v[usize::from(!self.tap_at_from)]
+    }
+}
+
 /// An equivalent of the grid above: a balanced voltage behind an impedance.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Source {

@@ -84,6 +84,9 @@ struct ReadAt {
     references: Vec<u32>,
 }
 
+/// Positions whose unknown injections count as better known than they are, and what they were.
+pub(super) type Narrowed<const N: usize> = Vec<(usize, [C64; N])>;
+
 /// A pivot without inverse, at this position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SingularAt(pub(super) usize);
@@ -174,7 +177,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
     }
 
     /// Makes variances that stand for "unknown" a share of what they are; the positions with what they were.
-    pub(super) fn narrow_unknown(&mut self, unknown: f64, share: f64) -> Vec<(usize, [C64; N])> {
+    pub(super) fn narrow_unknown(&mut self, unknown: f64, share: f64) -> Narrowed<N> {
         let mut narrowed = Vec::new();
         for (position, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.injection.is_unknown) {
             narrowed.push((position, row.injection.variance));

@@ -27,11 +27,11 @@ use crate::network::{Network, Terminal};
 use crate::power_flow::{Convergence, no_load_voltages};
 use block::{Column, multipliers, voltages};
 pub use boundary::{AREA_BALANCE_SIGMA_RAD, BoundaryEstimate};
-use gain::Gain;
+use gain::{Gain, Narrowed};
 use incremental::Changes;
 use local::AngleReference;
 pub use observability::{Meter, Observability, Suggestion};
-use readings::{Disabled, Injection, Place, Readings, Share};
+use readings::{Disabled, Injection, Place, Readings, Share, Weighing};
 pub use trust::{BadData, BadDataOptions, Quantity, Residual, Sensor, Trust, estimate_without_bad_data};
 pub use uncertainty::Uncertainty;
 
@@ -50,6 +50,10 @@ const CLOSE: f64 = 1e-2;
 /// Steps below this, per unit, that have not shrunk after so many renewed factors are rounding.
 const ROUNDED_PU: f64 = 1e-6;
 const N_ROUNDED: usize = 8;
+
+/// Voltages beyond these shares of those without load are no grid's: what was estimated from such readings is no place to go on from,
+/// since once they are right again the way from there can end in another minimum.
+const PLAUSIBLE: std::ops::Range<f64> = 0.5..1.5;
 
 /// Readings beyond this, per unit, are not added to anything.
 const SENSELESS_PU: f64 = 1e6;
@@ -95,6 +99,10 @@ pub struct Estimator<const N: usize, const B: usize> {
     node_ids: Vec<i64>,
     /// Whether the factors belong to some state of this system at all.
     is_factorized: bool,
+    /// Whether the state is one to go on from.
+    is_plausible: bool,
+    /// What "not known" had to be made narrower than it is: positions with the variances that it takes back at the next estimate.
+    narrowed: Narrowed<N>,
 }
 
 /// Estimate of the positive sequence.
@@ -126,6 +134,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             options,
             node_ids,
             is_factorized: false,
+            is_plausible: true,
+            narrowed: Vec::new(),
         })
     }
 
@@ -205,6 +215,14 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         if is_another(&old, &value, &variance, network.current_sensors[sensor].i_sigma_a.is_finite()) {
             return self.read_anew(network);
         }
+        match self.readings.weigh_current(network, sensor) {
+            Weighing::AsBefore => {}
+            Weighing::Alone => {
+                self.settle();
+                self.changes.start(false);
+            }
+            Weighing::Together => return self.read_anew(network),
+        }
         self.readings.currents[sensor] = value.map(without_nan);
         if let Some(share) = share {
             self.move_reading(&share, &old, &value);
@@ -232,6 +250,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         self.gain.boundaries = old.boundaries;
         self.gain.references = old.references;
         self.gain.index_readings(&self.readings);
+        self.narrowed.clear();
         self.is_factorized = false;
     }
 
@@ -295,6 +314,11 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 step_pu: 0.0,
             });
         }
+        if !self.is_plausible || !self.narrowed.is_empty() {
+            self.gain.restore_unknown(&std::mem::take(&mut self.narrowed));
+            self.state.clone_from(&self.start);
+            self.is_factorized = false;
+        }
         if !self.is_factorized {
             self.factorize(true)?;
         }
@@ -302,6 +326,10 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             Ok(convergence) => convergence,
             Err(_) => self.approach()?,
         };
+        self.is_plausible = self.state.iter().zip(&self.start).all(|(x, start)| {
+            let square = |x: &Column<B>| voltages::<N, B>(x).iter().map(C64::norm_sqr).sum::<f64>();
+            PLAUSIBLE.contains(&(square(x) / square(start)).sqrt())
+        });
         if self.changes.follows {
             self.make_ready()?;
         }
@@ -376,8 +404,9 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             return self.iterate(true);
         };
         self.state = state;
-        self.gain.narrow_unknown(self.readings.unknown_variance, share);
-        self.readings.unknown_variance *= share;
+        if share < 1.0 {
+            self.narrowed = self.gain.narrow_unknown(self.readings.unknown_variance, share);
+        }
         self.factorize(true)?;
         Ok(convergence)
     }

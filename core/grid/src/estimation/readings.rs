@@ -94,6 +94,16 @@ pub(super) struct Flow<const N: usize> {
     pub(super) weight: [C64; N],
 }
 
+/// What a new value does to the weight of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weighing {
+    AsBefore,
+    /// It has another weight, and has been given it.
+    Alone,
+    /// It has another weight, and so have the shares of the readings it is merged with.
+    Together,
+}
+
 /// All merged readings, and each sensor's share in them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Readings<const N: usize> {
@@ -196,6 +206,12 @@ fn merge<const N: usize>(readings: &[Single<N>]) -> (Single<N>, Vec<Shares<N>>) 
         }
     }
     (merged, shares)
+}
+
+/// Inverse variances of both parts.
+fn weights_of(variance: C64) -> C64 {
+    let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
+    C64::new(weight(variance.re), weight(variance.im))
 }
 
 /// Square of a standard deviation, with digits left; zero is exact.
@@ -419,6 +435,35 @@ impl<const N: usize> Readings<N> {
         Ok(readings)
     }
 
+    /// Weighs a new value of a current sensor: the variances of a phasor's parts depend on the phasor.
+    pub(super) fn weigh_current(&mut self, network: &Network, sensor: usize) -> Weighing {
+        let Some(Share {
+            place: Place::Flow(index),
+            first,
+            second,
+        }) = self.current_shares[sensor]
+        else {
+            return Weighing::AsBefore;
+        };
+        // parts that are missing keep the weight they had
+        let old = self.current_variances[sensor];
+        let mut variance = current_single::<N>(network, &network.current_sensors[sensor]).variance;
+        for k in 0..N {
+            variance[k].re = if variance[k].re.is_finite() { variance[k].re } else { old[k].re };
+            variance[k].im = if variance[k].im.is_finite() { variance[k].im } else { old[k].im };
+        }
+        if variance == old {
+            return Weighing::AsBefore;
+        }
+        let is_whole = |share: &[f64; N]| share.iter().all(|&share| share == 1.0 || share == 0.0);
+        if !is_whole(&first) || !is_whole(&second) {
+            return Weighing::Together;
+        }
+        self.current_variances[sensor] = variance;
+        self.flows[index].weight = variance.map(weights_of);
+        Weighing::Alone
+    }
+
     /// What is read of the single appliances now.
     pub(super) fn appliances(&self, network: &Network, admittance: &Admittance<N>) -> Appliances<N> {
         let mut sensors: HashMap<Terminal, Vec<Single<N>>> = HashMap::new();
@@ -626,7 +671,6 @@ impl<const N: usize> Readings<N> {
                 .map(|&(is_power, index)| if is_power { powers[index] } else { currents[index] })
                 .collect();
             let (merged, shares) = merge(&readings);
-            let weight = |variance: f64| if variance > 0.0 { 1.0 / variance } else { 0.0 };
             let quantity = match quantity {
                 0 => Quantity::Power,
                 1 => Quantity::Current(CurrentAngle::Local),
@@ -649,7 +693,7 @@ impl<const N: usize> Readings<N> {
                 y_near,
                 y_far,
                 value: merged.value,
-                weight: merged.variance.map(|v| C64::new(weight(v.re), weight(v.im))),
+                weight: merged.variance.map(weights_of),
             });
         }
         Ok(())

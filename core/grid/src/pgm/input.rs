@@ -16,6 +16,7 @@ const SOURCE_RX_RATIO: f64 = 0.1;
 
 const FINITE: &str = "give a finite number";
 const NOT_NEGATIVE: &str = "give a finite number that is not negative";
+pub(super) const TAP_TOO_FAR: &str = "its steps reach beyond the rated voltage of the side they are on";
 const POSITIVE: &str = "give a finite number above zero";
 const STATUS: &str = "0 is open, 1 is closed";
 const SIGMA: &str = "give a standard deviation of at least 1e-12; \"inf\" switches a sensor off";
@@ -437,15 +438,8 @@ fn transformer(row: &Row<'_>) -> Result<Transformer, GridError> {
             [row.finite_or("r_grounding_to", 0.0)?, row.finite_or("x_grounding_to", 0.0)?],
         ],
     };
-    let [min, max] = transformer.tap_range;
-    let position = transformer.tap_pos.clamp(min.min(max), min.max(max));
-    let furthest = (f64::from(position) - f64::from(tap_nom)).abs() * transformer.tap_size_v.abs();
-    if furthest >= transformer.u_v[usize::from(!transformer.tap_at_from)] {
-        return Err(row.bad(
-            "tap_size",
-            transformer.tap_size_v,
-            "its steps reach beyond the rated voltage of the side they are on",
-        ));
+    if !transformer.tap_is_possible() {
+        return Err(row.bad("tap_size", transformer.tap_size_v, TAP_TOO_FAR));
     }
     if !pk.is_finite() || transformer.pk_w[0] < 0.0 {
         return Err(row.bad("pk", pk, NOT_NEGATIVE));

@@ -1,7 +1,7 @@
 //! Update datasets: changes of status, set points and readings.
 
 use super::dataset::{Dataset, DatasetKind};
-use super::input::{Row, U_REF_MAX_PU};
+use super::input::{Row, TAP_TOO_FAR, U_REF_MAX_PU};
 use crate::error::GridError;
 use crate::network::{Network, Reference};
 
@@ -68,7 +68,12 @@ impl Network {
                     if tap_pos.fract() != 0.0 || tap_pos.abs() > 1e4 {
                         return Err(row.bad("tap_pos", tap_pos, "give a small whole number"));
                     }
+                    let before = transformer.tap_pos;
                     touched.parameters |= set(&mut transformer.tap_pos, Some(tap_pos as i16));
+                    if !transformer.tap_is_possible() {
+                        transformer.tap_pos = before;
+                        return Err(row.bad("tap_pos", tap_pos, TAP_TOO_FAR));
+                    }
                 }
             }
             Reference::Source(index) => {

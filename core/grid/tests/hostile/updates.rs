@@ -5,8 +5,11 @@ use flexmeter_grid::estimation::{EstimateOptions, Estimator, SymmetricEstimator}
 use flexmeter_grid::network::{Network, PerPhase};
 use flexmeter_grid::pgm::{Dataset, DatasetKind, Touched};
 use flexmeter_grid::power_flow::Method;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
 
+use crate::feeder;
 use crate::small_grid::{Data, changed, read, rows, small_grid, text};
 use crate::solve::{C64, Solved, power_flow};
 
@@ -358,5 +361,159 @@ fn a_false_alarm_rate_that_is_no_probability_is_no_panic() {
             estimate_without_bad_data::<1, 4>(&network, EstimateOptions::default(), bad_data).map(|_| ())
         });
         assert!(found.is_ok(), "panic at a false alarm rate of {false_alarm_rate}");
+    }
+}
+
+/// What a meter may send: zero, wrong sign, wrong unit, nonsense; null for no news.
+const READINGS: [Option<f64>; 12] = [
+    None,
+    Some(0.0),
+    Some(-1.0),
+    Some(1.0),
+    Some(230.0),
+    Some(1e5),
+    Some(-1e5),
+    Some(1e9),
+    Some(1e20),
+    Some(1e100),
+    Some(1e300),
+    Some(1e-300),
+];
+
+/// Readings of all sensors of a dataset: component, row, attribute, value.
+fn readings(data: &Data) -> Vec<(String, Value, String, Value)> {
+    let mut readings = Vec::new();
+    for (component, table) in data.iter().filter(|(component, _)| component.ends_with("_sensor")) {
+        for row in table.as_array().unwrap() {
+            for (attribute, value) in row.as_object().unwrap() {
+                if attribute.ends_with("_measured") && !value.is_null() {
+                    readings.push((component.clone(), row["id"].clone(), attribute.clone(), value.clone()));
+                }
+            }
+        }
+    }
+    readings
+}
+
+/// Takes a new reading over into network and estimator; whether the network takes it.
+fn follow<const N: usize, const B: usize>(
+    network: &mut Network,
+    estimator: &mut Estimator<N, B>,
+    (component, id, attribute): (&str, &Value, &str),
+    value: &Value,
+) -> bool {
+    let mut row = json!({"id": id});
+    row[attribute] = value.clone();
+    if update(network, component, row).is_err() {
+        return false;
+    }
+    let is_it = |sensor: i64| Some(sensor) == id.as_i64();
+    let sensors = (network.voltage_sensors(), network.power_sensors(), network.current_sensors());
+    if let Some(index) = sensors.0.iter().position(|sensor| is_it(sensor.id)) {
+        estimator.set_voltage(network, index);
+    } else if let Some(index) = sensors.1.iter().position(|sensor| is_it(sensor.id)) {
+        estimator.set_power(network, index);
+    } else if let Some(index) = sensors.2.iter().position(|sensor| is_it(sensor.id)) {
+        estimator.set_current(network, index);
+    }
+    true
+}
+
+/// Sends nonsense, asks for estimates in between, and sends the right readings again.
+fn recovers<const N: usize, const B: usize>(
+    data: &Data,
+    sent: &[(prop::sample::Index, [usize; 3], bool)],
+    follows: bool,
+    tolerance_pu: f64,
+) -> Result<(), TestCaseError> {
+    let mut network = read(data).unwrap();
+    let readings = readings(data);
+    let mut estimator = Estimator::<N, B>::new(&network, EstimateOptions::default()).unwrap();
+    match follows {
+        true => estimator.follow().unwrap(),
+        false => drop(estimator.estimate().unwrap()),
+    }
+    let fresh = estimator.clone();
+    for (place, values, asks) in sent {
+        let (component, id, attribute, old) = &readings[place.index(readings.len())];
+        let values = values.map(|value| json!(READINGS[value % READINGS.len()]));
+        let value = if old.is_array() { json!(values) } else { values[0].clone() };
+        follow(&mut network, &mut estimator, (component, id, attribute), &value);
+        if *asks && estimator.estimate().is_ok() {
+            for node in 0..network.nodes().len() {
+                let u = estimator.voltage_pu(node).unwrap();
+                prop_assert!(u.iter().all(|u| u.is_finite()), "{} {} = {}: {:?}", id, attribute, value, u);
+            }
+        }
+    }
+    for (component, id, attribute, value) in &readings {
+        prop_assert!(follow(&mut network, &mut estimator, (component, id, attribute), value));
+    }
+    let result = estimator.estimate();
+    prop_assert!(result.is_ok(), "{:?}", result);
+    for node in 0..network.nodes().len() {
+        let (a, b) = (estimator.voltage_pu(node).unwrap(), fresh.voltage_pu(node).unwrap());
+        let distance = (0..N)
+            .map(|k| (a[k] - b[k]).norm())
+            .fold(0.0, |worst, next| if next <= worst { worst } else { next });
+        prop_assert!(
+            distance < tolerance_pu,
+            "node {} is {:.1e} per unit from where it was: {:?}",
+            node,
+            distance,
+            result
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/proptest-regressions/hostile/updates.txt"
+        )))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_meters_have_sent_the_right_readings_give_the_right_estimate(
+        kind in 0..3_u8,
+        seed in 0..20_u64,
+        sent in proptest::collection::vec((any::<prop::sample::Index>(), any::<[usize; 3]>(), any::<bool>()), 1..6),
+        follows in any::<bool>(),
+    ) {
+        let mut data = match kind {
+            0 => small_grid(),
+            _ => feeder::network(8, 1, kind == 2, seed),
+        };
+        match kind {
+            0 => {}
+            1 => feeder::add_sensors::<1>(&mut data, seed),
+            _ => feeder::add_sensors::<3>(&mut data, seed),
+        }
+        // beside a link rounding leaves a few digits less
+        let tolerance_pu = if kind == 0 { 1e-5 } else { 1e-6 };
+        if kind != 2 {
+            recovers::<1, 4>(&data, &sent, follows, tolerance_pu)?;
+        }
+        if kind != 1 {
+            recovers::<3, 12>(&data, &sent, follows, tolerance_pu)?;
+        }
+    }
+}
+
+#[test]
+fn a_tap_that_an_update_moves_stays_within_the_rated_voltage() {
+    // one step of 6 kV down from 10 kV is odd, two are none
+    let mut data = changed("transformer", "tap_size", json!(6e3));
+    rows(&mut data, "transformer")[0]["tap_pos"] = json!(0);
+    if let Ok(mut network) = read(&data)
+        && update(&mut network, "transformer", json!({"id": 7, "tap_pos": -2})).is_ok()
+        && let Ok(answer) = power_flow::<1>(&network, Method::Auto)
+    {
+        let u = answer.voltages[4].unwrap()[0];
+        assert!(u.re > 0.0, "the ratio has turned negative: {u}");
     }
 }
