@@ -14,6 +14,7 @@ use super::block::{
     transpose, voltages, zero,
 };
 use super::boundary::Boundary;
+use super::frame::{StepForm, Turn, add_turned, advance, into_frame, voltage_size};
 use super::local::{
     AngleReference, add_reference_derivative, add_voltage_derivative, injection, injection_derivative, reference_gradient, voltage_gradient,
 };
@@ -37,23 +38,23 @@ pub(super) struct Slot<const N: usize> {
 
 /// What belongs to one position, together for the sake of the cache.
 #[derive(Debug, Clone, Copy)]
-struct Row<const N: usize> {
+pub(super) struct Row<const N: usize> {
     /// First slot; on a tree the only one.
-    slot: Slot<N>,
+    pub(super) slot: Slot<N>,
     /// How many slots follow in [`Gain::more`].
-    n_more: u32,
+    pub(super) n_more: u32,
     /// Where they start.
     more: u32,
     /// Current into the node per own voltage; zero if its injection is free.
     own: [C64; N],
-    injection: Injection<N>,
+    pub(super) injection: Injection<N>,
 }
 
 /// The system and its factors.
 #[derive(Debug, Clone)]
 pub(super) struct Gain<const N: usize, const B: usize> {
     pub(super) order: Elimination,
-    rows: Vec<Row<N>>,
+    pub(super) rows: Vec<Row<N>>,
     more: Vec<Slot<N>>,
     /// Whether a node's injection is free: not measured and not known to be zero.
     free: Vec<bool>,
@@ -67,21 +68,25 @@ pub(super) struct Gain<const N: usize, const B: usize> {
     /// What areas below say about their roots.
     pub(super) boundaries: Vec<Boundary<N>>,
     /// For each position with readings of its voltage or of flows: their indices in the readings, and in `references`.
-    read_at: HashMap<u32, ReadAt>,
+    pub(super) read_at: HashMap<u32, ReadAt>,
     /// Positions that have several slots when they are eliminated: the nodes on loops.
-    core: Vec<u32>,
+    pub(super) core: Vec<u32>,
     /// Right-hand sides as they gather; zero between two steps.
     gathered: Vec<Column<B>>,
+    /// What elimination adds to them, in the frame of the factors; zero between two steps.
+    pub(super) eliminated: Vec<Column<B>>,
+    /// How far the phases have turned since the factors were made.
+    pub(super) turns: Vec<Turn<N>>,
     /// Forward half of a step, then the step.
     pub(super) step: Vec<Column<B>>,
 }
 
 /// What else is read at a position.
 #[derive(Debug, Clone, Default)]
-struct ReadAt {
-    voltages: Vec<u32>,
-    flows: Vec<u32>,
-    references: Vec<u32>,
+pub(super) struct ReadAt {
+    pub(super) voltages: Vec<u32>,
+    pub(super) flows: Vec<u32>,
+    pub(super) references: Vec<u32>,
 }
 
 /// Positions whose unknown injections count as better known than they are, and what they were.
@@ -154,6 +159,8 @@ impl<const N: usize, const B: usize> Gain<N, B> {
             dense_slots,
             references,
             gathered: vec![[0.0; B]; n],
+            eliminated: vec![[0.0; B]; n],
+            turns: vec![[C64::ONE; N]; n],
             step: vec![[0.0; B]; n],
             order,
         }
@@ -224,6 +231,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
 
     #[inline(always)]
     fn factorize_here(&mut self, readings: &Readings<N>, x: &[Column<B>], gauss_newton: bool) -> Result<(), SingularAt> {
+        self.turns.fill([C64::ONE; N]);
         self.assemble(readings, x, gauss_newton);
         for i in 0..self.rows.len() {
             self.eliminate(i)?;
@@ -351,13 +359,13 @@ impl<const N: usize, const B: usize> Gain<N, B> {
     }
 
     /// One step of the iteration, and how far it went: the largest change of a node's voltages, per unit (2-norm).
-    pub(super) fn step(&mut self, readings: &Readings<N>, x: &mut [Column<B>]) -> f64 {
+    pub(super) fn step(&mut self, readings: &Readings<N>, x: &mut [Column<B>], form: StepForm) -> f64 {
         pulp::Arch::new().dispatch(
             #[inline(always)]
             || {
                 self.gather(readings, x);
                 self.towards_root(x);
-                self.away_from_root(x)
+                self.away_from_root(x, form)
             },
         )
     }
@@ -398,12 +406,12 @@ impl<const N: usize, const B: usize> Gain<N, B> {
     fn towards_root(&mut self, x: &[Column<B>]) {
         let n = self.rows.len();
         let (rows, inverse, x) = (&self.rows[..n], &self.inverse[..n], &x[..n]);
-        let (gathered, step) = (&mut self.gathered[..n], &mut self.step[..n]);
+        let (gathered, eliminated) = (&mut self.gathered[..n], &mut self.eliminated[..n]);
+        let (turns, step) = (&self.turns[..n], &mut self.step[..n]);
         for i in 0..n {
             let row = &rows[i];
             let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[i]), multipliers(&x[i]));
-            let mut rest = gathered[i];
-            gathered[i] = [0.0; B];
+            let mut rest = std::mem::replace(&mut gathered[i], [0.0; B]);
             subtract_own(row, &v, &nu, &mut rest);
             if row.slot.later != NONE {
                 subtract_neighbour(&row.slot, &x[row.slot.later as usize], &mut rest);
@@ -411,21 +419,29 @@ impl<const N: usize, const B: usize> Gain<N, B> {
             for slot in &self.more[row.more as usize..(row.more + row.n_more) as usize] {
                 subtract_neighbour(slot, &x[slot.later as usize], &mut rest);
             }
+            let mut rest = into_frame(&rest, &turns[i]);
+            let eliminated_here = std::mem::replace(&mut eliminated[i], [0.0; B]);
+            for row in 0..B {
+                rest[row] += eliminated_here[row];
+            }
             let half = multiply(&inverse[i], &rest);
             step[i] = half;
             if row.slot.later != NONE {
-                pass_on::<N, B>(&row.slot, &self.dense, &v, &nu, &half, &mut gathered[row.slot.later as usize]);
+                subtract_earlier(&row.slot, &v, &nu, &mut gathered[row.slot.later as usize]);
+                pass_on::<N, B>(&row.slot, &self.dense, &half, &mut eliminated[row.slot.later as usize]);
             }
             for slot in &self.more[row.more as usize..(row.more + row.n_more) as usize] {
-                pass_on::<N, B>(slot, &self.dense, &v, &nu, &half, &mut gathered[slot.later as usize]);
+                subtract_earlier(slot, &v, &nu, &mut gathered[slot.later as usize]);
+                pass_on::<N, B>(slot, &self.dense, &half, &mut eliminated[slot.later as usize]);
             }
         }
     }
 
     #[inline(always)]
-    fn away_from_root(&mut self, x: &mut [Column<B>]) -> f64 {
+    fn away_from_root(&mut self, x: &mut [Column<B>], form: StepForm) -> f64 {
         let n = self.rows.len();
         let (rows, inverse, step, x) = (&self.rows[..n], &self.inverse[..n], &mut self.step[..n], &mut x[..n]);
+        let turns = &mut self.turns[..n];
         let mut largest = 0.0;
         for i in (0..n).rev() {
             let row = &rows[i];
@@ -442,321 +458,14 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                     step[i][row] += change[row];
                 }
             }
-            let mut size = 0.0;
-            for row in 0..B {
-                x[i][row] += step[i][row];
-                if row < 2 * N {
-                    size += step[i][row] * step[i][row];
-                }
+            match form {
+                StepForm::Rectangular => add_turned(&mut x[i], &turns[i], &step[i]),
+                StepForm::Polar => drop(advance(&mut x[i], &mut turns[i], &step[i])),
             }
-            largest = larger(largest, size);
+            largest = larger(largest, voltage_size::<N, B>(&step[i]));
         }
-        largest.sqrt()
+        largest
     }
-}
-
-/// Voltages that a partial step has moved, but not passed on to what hangs below them.
-#[derive(Debug, Clone)]
-pub(super) struct Pending<const B: usize> {
-    pub(super) step: Vec<Column<B>>,
-    /// Whether a position has anything to pass on.
-    pub(super) is_set: Vec<bool>,
-    pub(super) any: bool,
-    /// How far a position has moved to first order since its equations were last looked at, per unit of voltage.
-    pub(super) moved: Vec<f64>,
-    /// What a move of a position's multiplier counts as a move of voltage: what the corrections of injections in its subtree do.
-    pub(super) multiplier_counts: Vec<f64>,
-    /// Positions that have moved further than [`Self::moved_max`].
-    pub(super) too_far: Vec<u32>,
-    pub(super) moved_max: f64,
-}
-
-impl<const B: usize> Pending<B> {
-    pub(super) fn new(n: usize, moved_max: f64) -> Self {
-        Self {
-            step: vec![[0.0; B]; n],
-            is_set: vec![false; n],
-            any: false,
-            moved: vec![0.0; n],
-            multiplier_counts: vec![0.0; n],
-            too_far: Vec::new(),
-            moved_max,
-        }
-    }
-
-    fn add(&mut self, position: usize, step: &Column<B>) {
-        for row in 0..B {
-            self.step[position][row] += step[row];
-        }
-        self.is_set[position] = true;
-        self.any = true;
-    }
-}
-
-impl<const N: usize, const B: usize> Gain<N, B> {
-    /// The positions that a change at some of them reaches on its way to the root, in the order of elimination.
-    pub(super) fn reach(&self, changed: &[u32], is_reached: &mut [bool]) -> Vec<u32> {
-        let mut reached = Vec::new();
-        for &start in changed.iter().chain(&self.core) {
-            let mut next = Some(start as usize);
-            while let Some(i) = next.filter(|&i| !is_reached[i]) {
-                is_reached[i] = true;
-                reached.push(i as u32);
-                next = self.order.parent(i);
-            }
-        }
-        reached.sort_unstable();
-        reached
-    }
-
-    /// Passes on all that is pending, from the root to the leaves.
-    pub(super) fn pass_all(&self, x: &mut [Column<B>], pending: &mut Pending<B>) {
-        for i in (0..x.len()).rev() {
-            if !pending.is_set[i] {
-                continue;
-            }
-            let step = pending.step[i];
-            for &(earlier, _) in self.order.earlier(i) {
-                let earlier = earlier as usize;
-                if self.rows[earlier].n_more == 0 {
-                    let moved = self.below(earlier, &step);
-                    for row in 0..B {
-                        x[earlier][row] += moved[row];
-                        pending.step[earlier][row] += moved[row];
-                    }
-                    pending.is_set[earlier] = true;
-                }
-            }
-        }
-        pending.step.fill([0.0; B]);
-        pending.is_set.fill(false);
-        pending.moved.fill(0.0);
-        pending.any = false;
-    }
-
-    /// Passes on what is pending at some positions, the later ones first, to what hangs directly below, before they are looked at.
-    pub(super) fn pass_pending(&self, positions: &[u32], x: &mut [Column<B>], pending: &mut Pending<B>) {
-        for &i in positions.iter().rev() {
-            pending.moved[i as usize] = 0.0;
-            if !std::mem::take(&mut pending.is_set[i as usize]) {
-                continue;
-            }
-            let step = std::mem::replace(&mut pending.step[i as usize], [0.0; B]);
-            for &(earlier, _) in self.order.earlier(i as usize) {
-                if self.rows[earlier as usize].n_more == 0 {
-                    self.move_one(earlier as usize, &step, x, pending);
-                }
-            }
-        }
-    }
-
-    /// For each position: the largest voltage per multiplier in its subtree, by way of the injections' corrections.
-    pub(super) fn multiplier_counts(&self) -> Vec<f64> {
-        let mut counts = vec![0.0_f64; self.rows.len()];
-        for i in 0..self.rows.len() {
-            let variance = self.rows[i]
-                .injection
-                .variance
-                .iter()
-                .fold(0.0_f64, |largest, v| largest.max(v.re).max(v.im));
-            let impedance = (0..2 * N)
-                .map(|row| (2 * N..B).map(|column| self.inverse[i][column][row].abs()).sum())
-                .fold(0.0_f64, f64::max);
-            counts[i] = counts[i].max(variance * impedance);
-            if let Some(parent) = self.order.parent(i) {
-                counts[parent] = counts[parent].max(counts[i]);
-            }
-        }
-        counts
-    }
-
-    /// Takes in what has moved too far, and what that moves too far below it; whether there was nothing.
-    pub(super) fn widen(&self, reached: &mut Vec<u32>, is_reached: &mut [bool], x: &mut [Column<B>], pending: &mut Pending<B>) -> bool {
-        let n_before = reached.len();
-        while let Some(position) = pending.too_far.pop() {
-            if !std::mem::replace(&mut is_reached[position as usize], true) {
-                reached.push(position);
-                self.pass_pending(&[position], x, pending);
-            }
-        }
-        let is_closed = reached.len() == n_before;
-        if !is_closed {
-            reached.sort_unstable();
-        }
-        is_closed
-    }
-
-    /// How a position with one slot follows a step of its later neighbour.
-    #[inline(always)]
-    pub(super) fn below(&self, position: usize, step: &Column<B>) -> Column<B> {
-        multiply(&self.inverse[position], &pull::<N, B>(&self.rows[position].slot, &self.dense, step))
-    }
-
-    /// One step of the iteration on some positions, closed towards the root ([`Self::reach`]), and how far it went (as [`Self::step`]).
-    /// Everything beside them follows to first order, at once where it hangs directly below, later where it is deeper ([`Pending`]).
-    pub(super) fn partial_step(
-        &mut self,
-        readings: &Readings<N>,
-        x: &mut [Column<B>],
-        reached: &[u32],
-        is_reached: &[bool],
-        pending: &mut Pending<B>,
-    ) -> f64 {
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for &i in reached {
-                    self.partial_forward(readings, x, i as usize);
-                }
-                let mut largest = 0.0;
-                for &i in reached.iter().rev() {
-                    let size = self.partial_backward(x, i as usize);
-                    largest = larger(largest, size);
-                }
-                for &i in reached {
-                    for &(earlier, _) in self.order.earlier(i as usize) {
-                        if !is_reached[earlier as usize] {
-                            self.move_one(earlier as usize, &self.step[i as usize], x, pending);
-                        }
-                    }
-                }
-                largest
-            },
-        )
-    }
-
-    #[inline(always)]
-    fn partial_forward(&mut self, readings: &Readings<N>, x: &[Column<B>], i: usize) {
-        let mut rest = std::mem::replace(&mut self.gathered[i], [0.0; B]);
-        self.subtract_read(readings, x, i, &mut rest);
-        let row = self.rows[i];
-        let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[i]), multipliers(&x[i]));
-        subtract_own(&row, &v, &nu, &mut rest);
-        for &(earlier, _) in self.order.earlier(i) {
-            let earlier = earlier as usize;
-            let nth = self
-                .order
-                .slots(earlier)
-                .position(|slot| self.order.later[slot] as usize == i)
-                .unwrap_or(0);
-            let slot = self.slot(earlier, nth);
-            let (v, nu): ([C64; N], [C64; N]) = (voltages(&x[earlier]), multipliers(&x[earlier]));
-            for k in 0..N {
-                add_voltage::<N, B>(&mut rest, k, slot.upper[k].conj() * nu[k]);
-                add_multiplier::<N, B>(&mut rest, k, slot.lower[k] * v[k]);
-            }
-        }
-        let n_slots = self.n_slots(i);
-        for nth in 0..n_slots {
-            let slot = *self.slot(i, nth);
-            subtract_neighbour(&slot, &x[slot.later as usize], &mut rest);
-        }
-        let half = multiply(&self.inverse[i], &rest);
-        self.step[i] = half;
-        let nothing = [C64::ZERO; N];
-        for nth in 0..n_slots {
-            let slot = *self.slot(i, nth);
-            pass_on::<N, B>(
-                &slot,
-                &self.dense,
-                &nothing,
-                &nothing,
-                &half,
-                &mut self.gathered[slot.later as usize],
-            );
-        }
-    }
-
-    /// What readings of voltages and flows pull at one position.
-    fn subtract_read(&self, readings: &Readings<N>, x: &[Column<B>], i: usize, rest: &mut Column<B>) {
-        for boundary in self.boundaries.iter().filter(|boundary| boundary.position == i) {
-            let (f1, f2) = boundary.equations(&x[i]);
-            for k in 0..N {
-                add_voltage::<N, B>(rest, k, -f1[k]);
-                add_multiplier::<N, B>(rest, k, -f2[k]);
-            }
-        }
-        let Some(read) = self.read_at.get(&(i as u32)) else {
-            return;
-        };
-        let v: [C64; N] = voltages(&x[i]);
-        for &index in &read.voltages {
-            let gradient = voltage_gradient(&readings.voltages[index as usize], &v);
-            for k in 0..N {
-                add_voltage::<N, B>(rest, k, -gradient[k]);
-            }
-        }
-        for &index in &read.references {
-            let gradient = reference_gradient(&self.references[index as usize], &v);
-            for k in 0..N {
-                add_voltage::<N, B>(rest, k, -gradient[k]);
-            }
-        }
-        for &index in &read.flows {
-            let flow = &readings.flows[index as usize];
-            let at = flow.at(&voltages(&x[flow.near]), &voltages(&x[flow.far]));
-            let (near, far) = flow.gradients::<B>(&at);
-            for row in 0..2 * N {
-                rest[row] -= if flow.near == i { near[row] } else { 0.0 };
-                rest[row] -= if flow.far == i { far[row] } else { 0.0 };
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn partial_backward(&mut self, x: &mut [Column<B>], i: usize) -> f64 {
-        let n_slots = self.n_slots(i);
-        if n_slots > 0 {
-            let mut pulled = [0.0; B];
-            for nth in 0..n_slots {
-                let slot = self.slot(i, nth);
-                let from_there = pull::<N, B>(slot, &self.dense, &self.step[slot.later as usize]);
-                for row in 0..B {
-                    pulled[row] += from_there[row];
-                }
-            }
-            let change = multiply(&self.inverse[i], &pulled);
-            for row in 0..B {
-                self.step[i][row] += change[row];
-            }
-        }
-        for row in 0..B {
-            x[i][row] += self.step[i][row];
-        }
-        voltage_size::<N, B>(&self.step[i])
-    }
-
-    /// Moves a position by a step of its later neighbour, and leaves what hangs below it pending.
-    #[inline(always)]
-    fn move_one(&self, position: usize, above: &Column<B>, x: &mut [Column<B>], pending: &mut Pending<B>) {
-        let step = self.below(position, above);
-        for row in 0..B {
-            x[position][row] += step[row];
-        }
-        pending.add(position, &step);
-        pending.moved[position] += voltage_size::<N, B>(&step) + pending.multiplier_counts[position] * multiplier_size::<N, B>(&step);
-        if !(pending.moved[position] <= pending.moved_max) {
-            pending.too_far.push(position as u32);
-        }
-    }
-}
-
-#[inline(always)]
-fn voltage_size<const N: usize, const B: usize>(step: &Column<B>) -> f64 {
-    let mut square = 0.0;
-    for part in &step[..2 * N] {
-        square += part * part;
-    }
-    square.sqrt()
-}
-
-#[inline(always)]
-fn multiplier_size<const N: usize, const B: usize>(step: &Column<B>) -> f64 {
-    let mut square = 0.0;
-    for part in &step[2 * N..] {
-        square += part * part;
-    }
-    square.sqrt()
 }
 
 fn read_at<const N: usize>(readings: &Readings<N>, references: &[AngleReference<N>]) -> HashMap<u32, ReadAt> {
@@ -778,7 +487,7 @@ fn read_at<const N: usize>(readings: &Readings<N>, references: &[AngleReference<
 
 /// The node's own equations, with the sign of a right-hand side.
 #[inline(always)]
-fn subtract_own<const N: usize, const B: usize>(row: &Row<N>, v: &[C64; N], nu: &[C64; N], rest: &mut Column<B>) {
+pub(super) fn subtract_own<const N: usize, const B: usize>(row: &Row<N>, v: &[C64; N], nu: &[C64; N], rest: &mut Column<B>) {
     let (f1, f2) = injection(&row.injection, v, nu);
     for k in 0..N {
         add_voltage::<N, B>(rest, k, row.own[k].conj() * nu[k] - f1[k]);
@@ -788,7 +497,7 @@ fn subtract_own<const N: usize, const B: usize>(row: &Row<N>, v: &[C64; N], nu: 
 
 /// What the later neighbour contributes to the equations of the earlier one.
 #[inline(always)]
-fn subtract_neighbour<const N: usize, const B: usize>(slot: &Slot<N>, there: &Column<B>, rest: &mut Column<B>) {
+pub(super) fn subtract_neighbour<const N: usize, const B: usize>(slot: &Slot<N>, there: &Column<B>, rest: &mut Column<B>) {
     let (v, nu): ([C64; N], [C64; N]) = (voltages(there), multipliers(there));
     for k in 0..N {
         add_voltage::<N, B>(rest, k, slot.lower[k].conj() * nu[k]);
@@ -796,32 +505,24 @@ fn subtract_neighbour<const N: usize, const B: usize>(slot: &Slot<N>, there: &Co
     }
 }
 
-/// What the earlier neighbour contributes to the later one: to its equations, and by its elimination.
+/// What the earlier neighbour contributes to the equations of the later one.
 #[inline(always)]
-fn pass_on<const N: usize, const B: usize>(
-    slot: &Slot<N>,
-    dense: &[Block<B>],
-    v: &[C64; N],
-    nu: &[C64; N],
-    half: &Column<B>,
-    there: &mut Column<B>,
-) {
-    let (mut v, mut nu) = (*v, *nu);
-    if slot.dense == NONE {
-        let (half_v, half_nu): ([C64; N], [C64; N]) = (voltages(half), multipliers(half));
-        for k in 0..N {
-            v[k] += half_v[k];
-            nu[k] += half_nu[k];
-        }
-    } else {
-        let eliminated = multiply_transposed(&dense[slot.dense as usize], half);
-        for row in 0..B {
-            there[row] -= eliminated[row];
-        }
-    }
+pub(super) fn subtract_earlier<const N: usize, const B: usize>(slot: &Slot<N>, v: &[C64; N], nu: &[C64; N], there: &mut Column<B>) {
     for k in 0..N {
         add_voltage::<N, B>(there, k, slot.upper[k].conj() * nu[k]);
         add_multiplier::<N, B>(there, k, slot.lower[k] * v[k]);
+    }
+}
+
+/// What the elimination of the earlier neighbour leaves to the later one.
+#[inline(always)]
+pub(super) fn pass_on<const N: usize, const B: usize>(slot: &Slot<N>, dense: &[Block<B>], half: &Column<B>, there: &mut Column<B>) {
+    if slot.dense == NONE {
+        return subtract_earlier(slot, &voltages(half), &multipliers(half), there);
+    }
+    let eliminated = multiply_transposed(&dense[slot.dense as usize], half);
+    for row in 0..B {
+        there[row] -= eliminated[row];
     }
 }
 

@@ -11,23 +11,30 @@
 //! reading moves everything; so do weakly determined angles between phases), full steps with the factors at hand are the better choice.
 
 use super::block::Column;
-use super::gain::Pending;
+use super::frame::{StepForm, advance};
+use super::partial::Pending;
 use super::{Estimator, SLOW};
 use crate::power_flow::Convergence;
 
 /// Voltages may move this far to first order, per unit, before their equations are looked at again: its square, times what the grid
 /// makes of it (some ten to a hundred), is below the accuracy asked for.
 const MOVED_MAX: f64 = 1e-7;
-/// A second step on the way may go this far, per unit.
+/// A second step on the way may go this far, per unit, and what is left after the last full step.
 const UNMENDED_MAX: f64 = 1e-10;
+/// Steps beyond this, per unit, are not taken for turns.
+const TURN_MAX_PU: f64 = 1e-2;
 /// Factors that shrink the error less than this are renewed.
 const STALE: f64 = 1e-2;
+/// Nor is more than this expected of them.
+const STALE_AT_BEST: f64 = 5e-3;
 /// More changed positions than one in this many, and a full solution is no dearer.
 const SHARE_CHANGED_MAX: usize = 16;
 /// With more than one in this many reached, likewise.
 const SHARE_REACHED_MAX: usize = 8;
 /// Steps on one way to the root before the factorization must be out of date.
 const N_STEPS_MAX: usize = 10;
+/// So many full steps cost what new factors do, with which fewer of them may be needed.
+const N_FULL_MAX: usize = 64;
 /// Steps smaller than this, per unit, may be rounding.
 const ROUNDING: f64 = 1e-11;
 
@@ -41,6 +48,8 @@ pub(super) struct Changes<const B: usize> {
     pub(super) follows: bool,
     /// Whether the last full solution converged, with exact factors at its end.
     is_ready: bool,
+    /// Full steps since then.
+    n_full: usize,
 }
 
 impl<const B: usize> Changes<B> {
@@ -51,6 +60,7 @@ impl<const B: usize> Changes<B> {
             pending: Pending::new(n, MOVED_MAX),
             follows: false,
             is_ready: false,
+            n_full: 0,
         }
     }
 
@@ -61,10 +71,11 @@ impl<const B: usize> Changes<B> {
         }
     }
 
-    /// A full solution has looked at every equation.
+    /// A full solution has looked at every equation, with new factors if they are `is_ready` for more.
     pub(super) fn start(&mut self, is_ready: bool) {
         self.positions.clear();
         self.is_ready = is_ready;
+        self.n_full = 0;
     }
 }
 
@@ -84,10 +95,15 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
         self.changes.positions = changed;
         self.changes.positions.clear();
-        result.or_else(|| self.full_steps())
+        match result {
+            Ok(convergence) => Some(convergence),
+            Err(step_pu) => self.full_steps(step_pu),
+        }
     }
 
-    fn solve_reached(&mut self, reached: &mut Vec<u32>) -> Option<Convergence> {
+    /// Steps on the ways from the changed positions to the root, or how far the last one went if that will not do.
+    fn solve_reached(&mut self, reached: &mut Vec<u32>) -> Result<Convergence, f64> {
+        let reached_max = self.state.len() / (SHARE_REACHED_MAX * N);
         let changes = &mut self.changes;
         let tolerance = (self.options.tolerance_pu * 1e-3).max(ROUNDING);
         self.gain.pass_pending(reached, &mut self.state, &mut changes.pending);
@@ -95,39 +111,47 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         for iterations in 1..=N_STEPS_MAX {
             let was_closed = self
                 .gain
-                .widen(reached, &mut changes.is_reached, &mut self.state, &mut changes.pending);
-            if reached.len() > self.state.len() / SHARE_REACHED_MAX {
-                return None;
+                .widen(reached, &mut changes.is_reached, reached_max, &mut self.state, &mut changes.pending);
+            if reached.len() > reached_max {
+                return Err(previous);
             }
             let step_pu = self
                 .gain
                 .partial_step(&self.readings, &mut self.state, reached, &changes.is_reached, &mut changes.pending);
+            if !(step_pu <= TURN_MAX_PU) {
+                return Err(step_pu);
+            }
             // how far the next step would go, judged by the last two
             let next = step_pu * (step_pu / previous);
             let is_closed = was_closed && changes.pending.too_far.is_empty();
             if is_closed && (step_pu <= tolerance || (step_pu <= 10.0 * tolerance && next <= tolerance)) {
-                return Some(Convergence { iterations, step_pu });
+                return Ok(Convergence { iterations, step_pu });
             }
             // what a second step has to mend on the way, nobody mends beside it
             if is_closed && (!(step_pu <= SLOW * previous) || (was_closed && iterations > 1 && step_pu > UNMENDED_MAX)) {
-                return None;
+                return Err(step_pu);
             }
             previous = step_pu;
         }
-        None
+        Err(previous)
     }
 
-    /// Full steps with the factors at hand; `None` if these are not good enough any more.
-    fn full_steps(&mut self) -> Option<Convergence> {
+    /// Full steps with the factors at hand, after one that went so far; `None` if these are not good enough any more.
+    fn full_steps(&mut self, mut previous: f64) -> Option<Convergence> {
         self.settle();
-        let mut previous = f64::INFINITY;
         for iterations in 1..=N_STEPS_MAX {
-            let step_pu = self.gain.step(&self.readings, &mut self.state);
-            if step_pu <= ROUNDING {
-                self.changes.start(true);
+            let step_pu = self.gain.step(&self.readings, &mut self.state, StepForm::Polar);
+            let next = step_pu * (step_pu / previous).max(STALE_AT_BEST);
+            self.changes.n_full += 1;
+            if self.changes.n_full > N_FULL_MAX {
+                break;
+            }
+            if step_pu <= ROUNDING || next <= UNMENDED_MAX {
+                self.changes.positions.clear();
                 return Some(Convergence { iterations, step_pu });
             }
-            if !(step_pu <= STALE * previous) {
+            if !(step_pu <= TURN_MAX_PU) || (iterations > 1 && !(step_pu <= STALE * previous)) {
+                self.is_factorized = false;
                 break;
             }
             previous = step_pu;
@@ -165,9 +189,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 _ => [0.0; B],
             };
         }
-        for row in 0..B {
-            x[row] += carried[row];
-        }
+        advance(&mut x, &mut self.gain.turns[position].clone(), &carried);
         x
     }
 }

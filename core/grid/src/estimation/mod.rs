@@ -9,10 +9,12 @@ mod block;
 mod boundary;
 mod covariance;
 mod flow;
+mod frame;
 mod gain;
 mod incremental;
 mod local;
 mod observability;
+mod partial;
 mod readings;
 mod trust;
 mod uncertainty;
@@ -27,6 +29,7 @@ use crate::network::{Network, Terminal};
 use crate::power_flow::{Convergence, no_load_voltages};
 use block::{Column, multipliers, voltages};
 pub use boundary::{AREA_BALANCE_SIGMA_RAD, BoundaryEstimate};
+use frame::StepForm;
 use gain::{Gain, Narrowed};
 use incremental::Changes;
 use local::AngleReference;
@@ -343,7 +346,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let mut step_pu = f64::INFINITY;
         let mut n_slow = 0;
         for iterations in 1..=self.options.iterations_max {
-            step_pu = self.gain.step(&self.readings, &mut self.state);
+            step_pu = self.gain.step(&self.readings, &mut self.state, StepForm::Rectangular);
             if step_pu <= self.options.tolerance_pu {
                 return Ok(Convergence { iterations, step_pu });
             }
@@ -426,8 +429,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// Factors with the exact second derivatives at the estimate, and an estimate with no digit left to gain.
     fn make_ready(&mut self) -> Result<(), GridError> {
         self.factorize(false)?;
-        self.gain.step(&self.readings, &mut self.state);
-        self.gain.step(&self.readings, &mut self.state);
+        self.gain.step(&self.readings, &mut self.state, StepForm::Rectangular);
+        self.gain.step(&self.readings, &mut self.state, StepForm::Rectangular);
         self.changes.pending.multiplier_counts = self.gain.multiplier_counts();
         self.changes.start(true);
         Ok(())
