@@ -84,16 +84,7 @@ fn three_levels<const N: usize>(n_nodes: usize, seed: u64) -> (Network, Vec<Stri
     };
     feeder::add_sensors_with::<N>(&mut dataset, seed + 1, quality);
     let network = feeder::build(&dataset);
-    // children come after their parents in this feeder: every seventh node opens an area below its parent's
-    let mut paths: Vec<String> = vec!["mv1".to_owned(); n_nodes];
-    for branch in network.branches() {
-        let (parent, child) = (branch.from, branch.to);
-        let level = paths[parent].matches('/').count();
-        paths[child] = match child % 7 == 6 && level < 2 {
-            true => format!("{}/a{child}", paths[parent]),
-            false => paths[parent].clone(),
-        };
-    }
+    let paths = feeder::area_paths(&network);
     (network, paths)
 }
 

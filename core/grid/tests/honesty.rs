@@ -6,8 +6,13 @@
     reason = "a test fails by panicking, also for what is not a number"
 )]
 
+use std::collections::HashMap;
+
 use flexmeter_grid::Complex;
-use flexmeter_grid::estimation::{BadDataOptions, EstimateOptions, Estimator, Quantity, Sensor, estimate_without_bad_data};
+use flexmeter_grid::areas::split;
+use flexmeter_grid::estimation::{
+    BadDataOptions, EstimateOptions, Estimator, Quantity, Sensor, SymmetricEstimator, Uncertainty, estimate_without_bad_data,
+};
 use flexmeter_grid::network::{Network, PerPhase};
 use flexmeter_grid::power_flow::{Options, PowerFlow};
 use nalgebra::{DMatrix, DVector};
@@ -49,9 +54,6 @@ fn run<const N: usize, const B: usize>(n_nodes: usize, n_scenarios: u64, quality
         let trust = estimator.trust(&network, &uncertainty, 0.05);
         j += trust.j;
         dof += trust.degrees_of_freedom;
-        let nodes: Vec<usize> = (0..n_nodes).collect();
-        let covariance = estimator.voltage_covariance(&uncertainty, &nodes);
-        let size = covariance.len();
         // without angle readings the reference of angles is the source's node
         let root = flow.voltage_pu(0).unwrap()[0];
         let turn = if quality.angles {
@@ -59,25 +61,83 @@ fn run<const N: usize, const B: usize>(n_nodes: usize, n_scenarios: u64, quality
         } else {
             (root / root.norm()).conj()
         };
-        let mut error = DVector::zeros(size);
-        for node in 0..n_nodes {
-            let (estimated, exact) = (estimator.voltage_pu(node).unwrap(), flow.voltage_pu(node).unwrap());
-            for k in 0..N {
-                let difference = estimated[k] - exact[k] * turn;
-                error[node * 2 * N + k] = difference.re;
-                error[node * 2 * N + N + k] = difference.im;
-            }
-        }
-        let matrix = DMatrix::from_fn(size, size, |row, column| 0.5 * (covariance[row][column] + covariance[column][row]));
-        let eigen = matrix.symmetric_eigen();
-        let along = eigen.eigenvectors.transpose() * error;
+        let exact: Vec<[Complex<f64>; N]> = (0..n_nodes).map(|node| flow.voltage_pu(node).unwrap().map(|u| u * turn)).collect();
         // zero injections are exact, and so is a pinned angle: that many directions have no variance
-        let n_exact = (1..n_nodes).filter(|node| node % 5 == 3).count() * 2 * N + usize::from(!quality.angles);
-        let mut directions: Vec<(f64, f64)> = eigen.eigenvalues.iter().copied().zip(along.iter().copied()).collect();
-        directions.sort_by(|a, b| b.0.total_cmp(&a.0));
-        directions.truncate(size - n_exact);
-        nees += directions.iter().map(|(value, part)| part * part / value).sum::<f64>();
-        dimensions += directions.len();
+        let n_exact = (1..n_nodes).filter(|&node| feeder::is_zero_injection(node)).count() * 2 * N + usize::from(!quality.angles);
+        nees += normalized_error(&estimator, &uncertainty, &exact, n_exact);
+        dimensions += 2 * N * n_nodes - n_exact;
+    }
+    [j, dof as f64, nees, dimensions as f64].map(|sum| sum / n_scenarios as f64)
+}
+
+/// The estimation error squared, weighed by the inverse of its covariance, in all directions but those that are exact.
+fn normalized_error<const N: usize, const B: usize>(
+    estimator: &Estimator<N, B>,
+    uncertainty: &Uncertainty<N, B>,
+    exact: &[[Complex<f64>; N]],
+    n_exact: usize,
+) -> f64 {
+    let nodes: Vec<usize> = (0..exact.len()).collect();
+    let covariance = estimator.voltage_covariance(uncertainty, &nodes);
+    let size = covariance.len();
+    let mut error = DVector::zeros(size);
+    for (node, exact) in exact.iter().enumerate() {
+        let estimated = estimator.voltage_pu(node).unwrap();
+        for k in 0..N {
+            let difference = estimated[k] - exact[k];
+            error[node * 2 * N + k] = difference.re;
+            error[node * 2 * N + N + k] = difference.im;
+        }
+    }
+    let matrix = DMatrix::from_fn(size, size, |row, column| 0.5 * (covariance[row][column] + covariance[column][row]));
+    let eigen = matrix.symmetric_eigen();
+    let along = eigen.eigenvectors.transpose() * error;
+    let mut directions: Vec<(f64, f64)> = eigen.eigenvalues.iter().copied().zip(along.iter().copied()).collect();
+    directions.sort_by(|a, b| b.0.total_cmp(&a.0));
+    directions.truncate(size - n_exact);
+    directions.iter().map(|(value, part)| part * part / value).sum()
+}
+
+/// The same at the top of three levels, each of which passes its boundary up with its covariance.
+fn run_at_the_top(n_nodes: usize, n_scenarios: u64) -> [f64; 4] {
+    let (mut j, mut nees) = (0.0, 0.0);
+    let (mut dof, mut dimensions) = (0, 0);
+    let grid = feeder::network(n_nodes, 0, false, 4711);
+    for seed in 0..n_scenarios {
+        let mut dataset = grid.clone();
+        feeder::add_sensors_with::<1>(&mut dataset, 9_000 + seed, QUALITY);
+        let network = feeder::build(&dataset);
+        let flow = truth::<1>(&network);
+        let paths = feeder::area_paths(&network);
+        let areas = split(&network, &paths.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let mut messages = HashMap::new();
+        for (index, area) in areas.iter().enumerate() {
+            let mut estimator = SymmetricEstimator::new(&area.network, EstimateOptions::default()).unwrap();
+            for (child, root) in &area.children {
+                estimator.set_boundary(&area.network, *root, &messages[child]).unwrap();
+            }
+            estimator.estimate().unwrap();
+            let uncertainty = estimator.uncertainty().unwrap();
+            if area.parent.is_some() {
+                messages.insert(index, estimator.boundary(&area.network, &uncertainty, area.root).unwrap());
+                continue;
+            }
+            let trust = estimator.trust(&area.network, &uncertainty, 0.05);
+            j += trust.j;
+            dof += trust.degrees_of_freedom;
+            let root = flow.voltage_pu(0).unwrap()[0];
+            let turn = (root / root.norm()).conj();
+            let exact: Vec<[Complex<f64>; 1]> = area
+                .nodes
+                .iter()
+                .map(|&node| flow.voltage_pu(node).unwrap().map(|u| u * turn))
+                .collect();
+            let is_below = |own: usize| area.children.iter().any(|(_, root)| *root == own);
+            let is_exact = |own: usize| feeder::is_zero_injection(area.nodes[own]) && !is_below(own);
+            let n_exact = (1..exact.len()).filter(|&own| is_exact(own)).count() * 2 + 1;
+            nees += normalized_error(&estimator, &uncertainty, &exact, n_exact);
+            dimensions += 2 * exact.len() - n_exact;
+        }
     }
     [j, dof as f64, nees, dimensions as f64].map(|sum| sum / n_scenarios as f64)
 }
@@ -108,6 +168,11 @@ fn so_they_are_in_three_phases() {
         ..QUALITY
     };
     check("12 nodes, three phases", N_SCENARIOS, run::<3, 12>(12, N_SCENARIOS, quality));
+}
+
+#[test]
+fn so_they_are_at_the_top_of_three_levels() {
+    check("the top of 60 nodes", N_SCENARIOS, run_at_the_top(60, N_SCENARIOS));
 }
 
 #[test]

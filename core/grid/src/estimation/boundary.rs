@@ -79,7 +79,7 @@ pub(super) struct Boundary<const N: usize> {
     /// Covariance of the injection when the voltages are known.
     variance: DMatrix<f64>,
     /// A guess that takes back the one in the message.
-    taken_back: Option<Voltage<N>>,
+    pub(super) taken_back: Option<Voltage<N>>,
 }
 
 /// Real parts, then imaginary parts; the imaginary part of phase a is zero in its own frame.

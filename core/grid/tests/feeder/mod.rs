@@ -53,6 +53,26 @@ pub(crate) fn build(dataset: &Dataset) -> Network {
     Network::from_pgm_json(&text).unwrap()
 }
 
+/// Whether a node of such a feeder has no load.
+pub(crate) fn is_zero_injection(node: usize) -> bool {
+    node > 0 && node % 5 == 3
+}
+
+/// Areas of such a feeder without loops, down to a third level: every seventh node opens one below that of its parent.
+pub(crate) fn area_paths(network: &Network) -> Vec<String> {
+    let mut paths: Vec<String> = vec!["mv1".to_owned(); network.nodes().len()];
+    // children come after their parents in this feeder
+    for branch in network.branches() {
+        let (parent, child) = (branch.from, branch.to);
+        let level = paths[parent].matches('/').count();
+        paths[child] = match child % 7 == 6 && level < 2 {
+            true => format!("{}/a{child}", paths[parent]),
+            false => paths[parent].clone(),
+        };
+    }
+    paths
+}
+
 /// A 10 kV feeder: each new node hangs on the last one or on any, every fifth has no load, some lines close loops.
 pub(crate) fn network(n_nodes: usize, n_loops: usize, asymmetric: bool, seed: u64) -> Dataset {
     let mut random = Random::new(seed);
@@ -78,7 +98,7 @@ pub(crate) fn network(n_nodes: usize, n_loops: usize, asymmetric: bool, seed: u6
     }
     let source = json!({"id": SOURCE, "node": 0, "status": 1, "u_ref": 1.02, "sk": 2e8, "rx_ratio": 0.1, "z01_ratio": 1.5});
     list(&mut dataset, "source").push(source);
-    for node in (1..n_nodes).filter(|node| node % 5 != 3) {
+    for node in (1..n_nodes).filter(|&node| !is_zero_injection(node)) {
         let p = 3e6 / n_nodes as f64 * (0.2 + 1.6 * random.uniform());
         let q = p * (0.1 + 0.3 * random.uniform());
         let id = LOADS + node as i64;
