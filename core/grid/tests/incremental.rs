@@ -8,6 +8,8 @@
 
 use flexmeter_grid::estimation::{EstimateOptions, Estimator};
 use flexmeter_grid::network::{Network, PerPhase};
+use flexmeter_grid::pgm::{Dataset, DatasetKind};
+use serde_json::json;
 
 mod feeder;
 use feeder::Random;
@@ -74,6 +76,51 @@ fn following_single_readings_gives_the_full_solution() {
     follows::<1, 4>(600, 0, 300);
     follows::<3, 12>(30, 0, 200);
     follows::<3, 12>(300, 0, 200);
+}
+
+fn switches<const N: usize, const B: usize>(n_nodes: usize) {
+    let mut dataset = feeder::network(n_nodes, 4, N == 3, 12);
+    feeder::add_sensors::<N>(&mut dataset, 6);
+    let mut network = feeder::build(&dataset);
+    let ids: Vec<i64> = network.branches().iter().map(|branch| branch.id).collect();
+    let mut estimator = Estimator::<N, B>::new(&network, options()).unwrap();
+    estimator.follow().unwrap();
+    let (mut random, mut n_less, mut n_switched) = (Random::new(4), 0, 0);
+    // a random line opens, and closes again
+    for _ in 0..12 {
+        let line = ids[random.below(ids.len())];
+        for status in [0, 1] {
+            let row = json!({"id": line, "from_status": status, "to_status": status});
+            let text = json!({"version": "1.0", "type": "update", "is_batch": false, "attributes": {}, "data": {"line": [row]}});
+            let update = Dataset::from_json(&text.to_string(), DatasetKind::Update).unwrap();
+            assert!(network.update(&update, 0).unwrap().topology);
+            let mut anew = Estimator::<N, B>::new(&network, options()).unwrap();
+            let from_the_start = anew.estimate().unwrap();
+            estimator = estimator.switched(&network).unwrap();
+            let from_before = estimator.estimate().unwrap();
+            n_less += usize::from(from_before.iterations < from_the_start.iterations);
+            n_switched += 1;
+            for node in 0..n_nodes {
+                let (Some(a), Some(b)) = (estimator.voltage_pu(node), anew.voltage_pu(node)) else {
+                    assert_eq!(estimator.voltage_pu(node), anew.voltage_pu(node), "supply of node {node}");
+                    continue;
+                };
+                let distance = (0..N).map(|k| (a[k] - b[k]).norm()).fold(0.0, f64::max);
+                assert!(
+                    distance < 1e-9,
+                    "line {line} to {status}: node {node} is {distance:.1e} per unit off"
+                );
+            }
+        }
+    }
+    println!("{n_nodes} nodes, {N} phases: fewer iterations after {n_less} of {n_switched} operations");
+    assert!(2 * n_less > n_switched, "{n_less} of {n_switched}");
+}
+
+#[test]
+fn after_a_switch_operation_the_estimate_goes_on_to_that_of_the_new_topology() {
+    switches::<1, 4>(60);
+    switches::<3, 12>(40);
 }
 
 #[test]

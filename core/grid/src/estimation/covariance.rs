@@ -8,7 +8,7 @@
 //! K. Takahashi, J. Fagan, M.-S. Chin, "Formation of a sparse bus impedance matrix and its application to short circuit study", PICA 1973.
 
 use super::block::{Block, Column, multiply, multiply_transposed, product, subtract, transpose, zero};
-use super::gain::{Gain, pull};
+use super::gain::{Gain, pull, times_coupling};
 use crate::elimination::NONE;
 use crate::model::C64;
 
@@ -50,7 +50,10 @@ impl<const B: usize> Covariance<B> {
         let mut own = gain.inverse[i];
         if n_slots == 1 {
             let slot = gain.slot(i, 0);
-            let scaled = product(&gain.inverse[i], &gain.full_block(slot));
+            let scaled = match slot.dense {
+                NONE => times_coupling(&gain.inverse[i], slot),
+                index => product(&gain.inverse[i], &gain.dense[index as usize]),
+            };
             let mut across = product(&scaled, &self.diagonal[slot.later as usize]);
             negate(&mut across);
             subtract(&mut own, &product(&across, &transpose(&scaled)));

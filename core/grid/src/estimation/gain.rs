@@ -565,10 +565,9 @@ fn add_block<const B: usize>(a: &mut Block<B>, b: &Block<B>) {
     }
 }
 
-/// `K' D⁻¹ K` for a slot kept as admittances: rows and columns of the inverse pivot, turned and exchanged.
+/// `D⁻¹ K` for a slot kept as admittances: columns of the inverse pivot, turned and exchanged.
 #[inline(always)]
-fn structured_update<const N: usize, const B: usize>(inverse: &Block<B>, slot: &Slot<N>) -> Block<B> {
-    // D⁻¹ K, column by column
+pub(super) fn times_coupling<const N: usize, const B: usize>(inverse: &Block<B>, slot: &Slot<N>) -> Block<B> {
     let mut half: Block<B> = zero();
     for k in 0..N {
         let (v, nu, upper, lower) = (2 * k, 2 * (N + k), slot.upper[k], slot.lower[k]);
@@ -579,6 +578,13 @@ fn structured_update<const N: usize, const B: usize>(inverse: &Block<B>, slot: &
             half[nu + 1][row] = -(lower.im * inverse[v][row] + lower.re * inverse[v + 1][row]);
         }
     }
+    half
+}
+
+/// `K' D⁻¹ K` for a slot kept as admittances: rows and columns of the inverse pivot, turned and exchanged.
+#[inline(always)]
+fn structured_update<const N: usize, const B: usize>(inverse: &Block<B>, slot: &Slot<N>) -> Block<B> {
+    let half = times_coupling(inverse, slot);
     let mut update: Block<B> = zero();
     for column in 0..B {
         let there = &half[column];

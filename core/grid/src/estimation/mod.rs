@@ -142,6 +142,27 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         })
     }
 
+    /// The estimator of the same network after switch operations. It begins where this one stands, so that only what the switches have
+    /// moved is left to find; what areas below have said has to be said again. The order of elimination and the factors are made anew.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn switched(&self, network: &Network) -> Result<Self, GridError> {
+        let mut switched = Self::new(network, self.options)?;
+        if !self.disabled.is_empty() {
+            switched.disabled.clone_from(&self.disabled);
+            switched.read_anew(network);
+        }
+        if self.is_plausible {
+            for (node, &position) in switched.admittance.order.position.iter().enumerate() {
+                if let (Some(state), Some(there)) = (switched.state.get_mut(position as usize), self.position(node)) {
+                    *state = column_of::<N, B>(&voltages(&self.unknowns(there)));
+                }
+            }
+        }
+        Ok(switched)
+    }
+
     /// Lets the scalar reading of a residual take part or not; all phases of it, if the sensor does not tell them apart.
     ///
     /// # Errors
