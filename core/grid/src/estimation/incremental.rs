@@ -13,19 +13,19 @@
 use super::block::Column;
 use super::frame::{StepForm, advance};
 use super::partial::Pending;
-use super::{Estimator, SLOW};
+use super::{Estimator, N_STEPS_OF_FACTORS, steps_to_come};
 use crate::power_flow::Convergence;
 
 /// Voltages may move this far to first order, per unit, before their equations are looked at again: its square, times what the grid
 /// makes of it (some ten to a hundred), is below the accuracy asked for.
-const MOVED_MAX: f64 = 1e-7;
+const MOVED_MAX: f64 = 3e-7;
 /// A second step on the way may go this far, per unit, and what is left after the last full step.
 const UNMENDED_MAX: f64 = 1e-10;
 /// Steps beyond this, per unit, are not taken for turns.
 const TURN_MAX_PU: f64 = 1e-2;
-/// Factors that shrink the error less than this are renewed.
-const STALE: f64 = 1e-2;
-/// Nor is more than this expected of them.
+/// A second step on a way that shrinks less than this must be mended elsewhere.
+const SLOW: f64 = 0.1;
+/// Factors are not expected to shrink a full step by more than this.
 const STALE_AT_BEST: f64 = 5e-3;
 /// More changed positions than one in this many, and a full solution is no dearer.
 const SHARE_CHANGED_MAX: usize = 16;
@@ -150,8 +150,11 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 self.changes.positions.clear();
                 return Some(Convergence { iterations, step_pu });
             }
-            if !(step_pu <= TURN_MAX_PU) || (iterations > 1 && !(step_pu <= STALE * previous)) {
+            if !(step_pu <= TURN_MAX_PU) {
                 self.is_factorized = false;
+                break;
+            }
+            if iterations > 1 && !(steps_to_come(step_pu, step_pu / previous, ROUNDING) <= N_STEPS_OF_FACTORS) {
                 break;
             }
             previous = step_pu;

@@ -40,8 +40,8 @@ pub use uncertainty::Uncertainty;
 
 /// Weight of "about one per unit" where no voltage is measured: the estimate exists, and says that it does not know.
 const GUESS_WEIGHT: f64 = 1.0;
-/// Factors that leave more than this share of a step to the next are out of date.
-const SLOW: f64 = 0.1;
+/// New factors cost what so many steps cost: when more of them are to come, the factors are out of date.
+const N_STEPS_OF_FACTORS: f64 = 8.0;
 
 /// Variances of "not known" on the way to an answer that the first steps did not find, as shares of the real one.
 const APPROACH: [f64; 5] = [1e-8, 1e-6, 1e-4, 1e-2, 1.0];
@@ -363,7 +363,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// Steps until they are small enough, with new factors whenever they do not shrink well: those of Gauss-Newton at first, which lead
     /// to the answer from far away; close to it the exact ones, since Gauss-Newton leaves out what large residuals of sharp readings bend.
     fn iterate(&mut self, with_exact_factors: bool) -> Result<Convergence, GridError> {
-        let mut previous = f64::INFINITY;
+        // the steps before the last one, since the factors are what they are
+        let mut before = [f64::INFINITY; 2];
         let mut step_pu = f64::INFINITY;
         let mut n_slow = 0;
         for iterations in 1..=self.options.iterations_max {
@@ -374,7 +375,13 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             if !step_pu.is_finite() {
                 break;
             }
-            if step_pu > SLOW * previous {
+            // two steps together tell more than one: a small mode that is slow does not show at first
+            let rate = match before[1].is_finite() {
+                true => (step_pu / before[1]).sqrt(),
+                false => step_pu / before[0],
+            };
+            before = [step_pu, before[0]];
+            if !(steps_to_come(step_pu, rate, self.options.tolerance_pu) <= N_STEPS_OF_FACTORS) {
                 n_slow += 1;
                 // links beside long cables leave this much to rounding, and no factors can help it
                 if n_slow > N_ROUNDED && step_pu < ROUNDED_PU {
@@ -385,8 +392,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 if !is_close || self.factorize(false).is_err() {
                     self.factorize(true)?;
                 }
+                before = [step_pu, f64::INFINITY];
             }
-            previous = step_pu;
         }
         self.is_factorized = false;
         Err(GridError::NotConverged {
@@ -567,6 +574,14 @@ fn system<const N: usize, const B: usize>(
     let references = references(admittance, &mut readings, options);
     let gain = Gain::new(admittance, &readings, free, references);
     Ok((readings, gain))
+}
+
+/// How many more steps it takes to one below a tolerance, if each is `rate` times the last one.
+fn steps_to_come(step: f64, rate: f64, tolerance: f64) -> f64 {
+    match rate < 1.0 {
+        true => (tolerance / step).ln() / rate.ln(),
+        false => f64::INFINITY,
+    }
 }
 
 fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
