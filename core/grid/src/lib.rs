@@ -20,6 +20,7 @@ mod model;
 pub mod network;
 pub mod pgm;
 pub mod power_flow;
+pub mod reconfiguration;
 pub mod topology;
 
 pub use error::GridError;
