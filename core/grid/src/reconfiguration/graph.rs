@@ -56,6 +56,8 @@ pub(super) struct Graph {
     pub(super) current: Vec<C64>,
     /// Shunts, loads of constant impedance and cables that hang on with one end.
     pub(super) shunt: Vec<C64>,
+    /// Cables that always hang on with one end: node and conductance, for their losses.
+    pub(super) hanging: Vec<(u32, f64)>,
     /// Edges at each node, `(edge, other node)`, from `start[node]` to `start[node + 1]`.
     start: Vec<u32>,
     neighbours: Vec<(u32, u32)>,
@@ -81,6 +83,7 @@ impl Graph {
             power: Vec::new(),
             current: Vec::new(),
             shunt: Vec::new(),
+            hanging: Vec::new(),
             start: Vec::new(),
             neighbours: Vec::new(),
         };
@@ -186,8 +189,9 @@ impl Graph {
         let has_both = ends[0] != NONE && ends[1] != NONE;
         if !has_both || !(branch.is_closed() || is_switch) {
             for (side, node) in ends.iter().enumerate().filter(|(_, node)| **node != NONE) {
-                if !branch.is_closed() {
+                if !branch.is_closed() && hanging[side] != C64::ZERO {
                     self.shunt[*node as usize] += hanging[side];
+                    self.hanging.push((*node, hanging[side].re));
                 }
             }
             return Ok(());

@@ -35,6 +35,9 @@ pub use trigger::{Trigger, TriggerOptions};
 
 /// Most kicks of one search.
 pub const N_KICKS_MAX: usize = 100_000;
+/// Nodes times kicks where nobody asks for a number: every small grid gets the most, a city about as many as a second allows.
+const KICKED_NODES: usize = 300_000;
+const KICKS_USUAL: [usize; 2] = [10, 300];
 
 /// What is asked of a reconfiguration.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,8 +46,8 @@ pub struct Options {
     pub voltage_pu: [f64; 2],
     /// Largest share of a line's rated current or a transformer's rated power; those without rating have no limit.
     pub loading_max: f64,
-    /// Rounds of the iterated local search: three random exchanges, then descent.
-    pub n_kicks: usize,
+    /// Rounds of the iterated local search: three random exchanges, then descent. `None`: 300 for small grids, fewer for large ones.
+    pub n_kicks: Option<usize>,
     /// Seed of the kicks: the same one gives the same answer.
     pub seed: u64,
     /// Power flows of reported states end when no voltage moves by more, per unit.
@@ -58,7 +61,7 @@ impl Default for Options {
         Self {
             voltage_pu: [0.9, 1.1],
             loading_max: 1.0,
-            n_kicks: 30,
+            n_kicks: None,
             seed: 1,
             tolerance_pu: 1e-10,
             loops_between_sources: true,
@@ -79,8 +82,8 @@ impl Options {
         if !(self.loading_max > 0.0) {
             return refused("loading_max", self.loading_max, "give a share of the rating above zero, such as 1");
         }
-        if self.n_kicks > N_KICKS_MAX {
-            return refused("kicks", self.n_kicks as f64, "at most 100000 are made");
+        if let Some(n_kicks) = self.n_kicks.filter(|&n_kicks| n_kicks > N_KICKS_MAX) {
+            return refused("kicks", n_kicks as f64, "at most 100000 are made");
         }
         match self.tolerance_pu > 0.0 && self.tolerance_pu <= 1e-3 {
             true => Ok(()),
@@ -177,12 +180,7 @@ impl Reconfiguration {
 
     /// The switches to move, one after the other.
     pub fn operations(&self, network: &Network) -> Vec<Operation> {
-        let operation = |branch: usize, close| {
-            network.branches.get(branch).map(|branch| Operation {
-                branch: branch.id,
-                close,
-            })
-        };
+        let operation = |branch: usize, close| network.branches.get(branch).map(|branch| Operation { branch: branch.id, close });
         let in_order = |step: &Step| match step.order {
             Order::MakeBeforeBreak => [operation(step.close, true), operation(step.open, false)],
             Order::BreakBeforeMake => [operation(step.open, false), operation(step.close, true)],
@@ -228,7 +226,10 @@ pub fn reconfigure(network: &Network, switches: &[usize], options: &Options) -> 
         }
     }
     search.restore(&best);
-    search.escape(options.n_kicks, &mut Random(options.seed));
+    let n_kicks = options
+        .n_kicks
+        .unwrap_or_else(|| (KICKED_NODES / graph.n_nodes()).clamp(KICKS_USUAL[0], KICKS_USUAL[1]));
+    search.escape(n_kicks, &mut Random(options.seed));
     best = search.state();
     let [d4_6, r_only] = trees.map(|tree| tree.and_then(|closed| configuration(&mut search, &closed, options)));
     let mut reached = configuration(&mut search, &best.closed, options)?;

@@ -288,7 +288,10 @@ impl Proposal {
         let is_known = match last_known {
             Some(operation) => operation.close == closed,
             // not moved yet: it still stands as its own operation will find it
-            None => self.operations.iter().any(|operation| operation.branch == branch && operation.close != closed),
+            None => self
+                .operations
+                .iter()
+                .any(|operation| operation.branch == branch && operation.close != closed),
         };
         match is_known {
             true => Ok(false),
@@ -318,10 +321,7 @@ impl Proposal {
 mod tests {
     use super::*;
 
-    const PLAN: [Operation; 2] = [
-        Operation { branch: 33, close: true },
-        Operation { branch: 7, close: false },
-    ];
+    const PLAN: [Operation; 2] = [Operation { branch: 33, close: true }, Operation { branch: 7, close: false }];
 
     fn proposal() -> Proposal {
         Proposal::new(4, PLAN.to_vec(), 100, 10, false).unwrap()
@@ -355,7 +355,11 @@ mod tests {
         check(&[accept.clone(), start.clone()], "executing", Some(PLAN[0]));
         check(&[accept.clone(), start.clone(), closed.clone()], "executing", Some(PLAN[1]));
         // switches report more than once, and before their turn
-        check(&[accept.clone(), start.clone(), (position(7, true), 2), (position(33, false), 2)], "executing", None);
+        check(
+            &[accept.clone(), start.clone(), (position(7, true), 2), (position(33, false), 2)],
+            "executing",
+            None,
+        );
         check(&[accept.clone(), start.clone(), closed.clone(), closed.clone()], "executing", None);
         check(&[accept, start, closed, opened], "done", None);
     }

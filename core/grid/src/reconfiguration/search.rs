@@ -112,7 +112,10 @@ impl<'a> Search<'a> {
                 let before = self.state();
                 if self.sweep_by_prediction() > 0 {
                     self.solve();
-                    if self.quality.is_better_than(&before.quality, before.quality.loss_pu.abs() * GAIN_MIN_SHARE) {
+                    if self
+                        .quality
+                        .is_better_than(&before.quality, before.quality.loss_pu.abs() * GAIN_MIN_SHARE)
+                    {
                         continue;
                     }
                     // the rest is too close for the prediction, or limits stand in the way
@@ -200,7 +203,10 @@ impl<'a> Search<'a> {
             if self.quality.loss_pu.is_finite() {
                 self.descend();
             }
-            match self.quality.is_better_than(&best.quality, best.quality.loss_pu.abs() * GAIN_MIN_SHARE) {
+            match self
+                .quality
+                .is_better_than(&best.quality, best.quality.loss_pu.abs() * GAIN_MIN_SHARE)
+            {
                 true => best = self.state(),
                 false => self.restore(&best),
             }

@@ -4,7 +4,7 @@
 //! trees: the loop that a switch of the new tree closes in the old one always holds a switch that the new tree does without.
 
 use super::meshed::apart;
-use super::search::Search;
+use super::search::{Search, State};
 use super::tree::{Exchange, Quality};
 use super::{Options, Order, Step, worst_loading};
 use crate::error::GridError;
@@ -20,7 +20,12 @@ const TRIALS_MAX: usize = 20;
 ///
 /// # Errors
 /// [`GridError::NotConverged`] if a state between cannot carry its loads.
-pub(super) fn steps(search: &mut Search<'_>, target: &[bool], quality_of_target: Quality, options: &Options) -> Result<Vec<Step>, GridError> {
+pub(super) fn steps(
+    search: &mut Search<'_>,
+    target: &[bool],
+    quality_of_target: Quality,
+    options: &Options,
+) -> Result<Vec<Step>, GridError> {
     let allowed = search.quality.violation.max(quality_of_target.violation);
     let mut steps = Vec::new();
     loop {
@@ -29,23 +34,31 @@ pub(super) fn steps(search: &mut Search<'_>, target: &[bool], quality_of_target:
             return Ok(steps);
         }
         let before = search.state();
-        let mut chosen: Option<(Exchange, Order, Quality)> = None;
+        let mut best: Option<(Step, State)> = None;
+        let mut failure = None;
         for &(order, exchange) in candidates.iter().take(TRIALS_MAX) {
-            search.tree.exchange(search.graph, exchange.close, exchange.open);
-            search.solve();
-            let quality = search.quality;
+            match step(search, exchange, order, options) {
+                Ok(step) => {
+                    let quality = search.quality;
+                    if best.as_ref().is_none_or(|(_, best)| quality.violation < best.quality.violation) {
+                        best = Some((step, search.state()));
+                    }
+                    if quality.violation <= allowed {
+                        break;
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
             search.restore(&before);
-            if chosen.is_none_or(|(_, _, best)| quality.violation < best.violation) {
-                chosen = Some((exchange, order, quality));
-            }
-            if quality.violation <= allowed {
-                break;
-            }
         }
-        let Some((exchange, order, _)) = chosen else {
-            return Ok(steps);
-        };
-        steps.push(step(search, exchange, order, options)?);
+        match (best, failure) {
+            (Some((step, state)), _) => {
+                search.restore(&state);
+                steps.push(step);
+            }
+            (None, Some(error)) => return Err(error),
+            (None, None) => return Ok(steps),
+        }
     }
 }
 

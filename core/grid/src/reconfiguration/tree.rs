@@ -282,7 +282,8 @@ impl Tree {
 
     /// Active power that all branches lose, per unit.
     pub(super) fn loss_pu(&self, graph: &Graph) -> f64 {
-        let mut loss = 0.0;
+        let hanging = graph.hanging.iter();
+        let mut loss: f64 = hanging.map(|&(node, g)| g * self.voltage[node as usize].norm_sqr()).sum();
         for at in 1..self.order.len() {
             if graph.branch[self.edge[at] as usize] != NONE {
                 let (above, below, _) = self.ends(at);

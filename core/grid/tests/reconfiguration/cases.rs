@@ -19,7 +19,9 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 fn rows(text: &str) -> impl Iterator<Item = Vec<f64>> {
-    text.lines().skip(1).map(|line| line.split(',').map(|field| field.parse().unwrap()).collect())
+    text.lines()
+        .skip(1)
+        .map(|line| line.split(',').map(|field| field.parse().unwrap()).collect())
 }
 
 /// Reads a case; branches keep the numbers of the published table as their ids.
