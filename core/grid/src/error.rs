@@ -193,7 +193,8 @@ pub enum GridError {
     },
     /// A switch that reports what the step in hand does not ask for.
     #[error(
-        "proposal {proposal}: branch {branch} is reported {reported}, but step {step} of {n_steps} waits for branch {expected} to be {wanted};          nothing has been changed"
+        "proposal {proposal}: branch {branch} is reported {reported}, but step {step} of {n_steps} waits for branch {expected} to be {wanted}; \
+         nothing has been changed"
     )]
     UnexpectedPosition {
         /// Id of the proposal.

@@ -7,6 +7,8 @@ mod feeder;
 mod cases;
 #[path = "reconfiguration/hostile.rs"]
 mod hostile;
+#[path = "reconfiguration/life_cycle.rs"]
+mod life_cycle;
 #[path = "reconfiguration/properties.rs"]
 mod properties;
 

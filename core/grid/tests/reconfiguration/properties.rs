@@ -60,9 +60,10 @@ pub(crate) fn grid(seed: u64) -> (Network, Vec<usize>) {
     nodes.extend([950, 951].map(|id| json!({"id": id, "u_rated": 10e3})));
     lines.push(line(&mut random, 4_000, 950, 951, [1, 1]));
     lines.push(line(&mut random, 4_001, 0, 950, [0, 0]));
+    let heaviness = 100e3 + 600e3 * random.uniform();
     let loads: Vec<Value> = (0..n)
         .map(|node| {
-            let p = 120e3 * random.uniform();
+            let p = heaviness * random.uniform();
             let kind = [0, 0, 0, 1, 2][random.below(5)];
             json!({"id": 5_000 + node, "node": node, "status": 1, "type": kind, "p_specified": p, "q_specified": 0.4 * p * random.uniform()})
         })
