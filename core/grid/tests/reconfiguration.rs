@@ -43,7 +43,12 @@ fn ids(network: &Network, open: &[usize]) -> Value {
 /// The published optimum from each of these seeds, and the tree of D4.6 beside it.
 fn check_published(name: &str) {
     let case = cases::published(name);
-    for seed in [1, 2, 3] {
+    let without_kicks = Options {
+        n_kicks: Some(0),
+        ..Options::default()
+    };
+    let descent = reconfigure(&case.network, &case.switches, &without_kicks).unwrap();
+    for seed in 1..=10 {
         let options = Options {
             seed,
             ..Options::default()
@@ -57,10 +62,22 @@ fn check_published(name: &str) {
         assert!(found.best.keeps_limits());
         for (state, published) in [(&found.initial, "published_initial_kw"), (&found.best, "published_best_kw")] {
             let published_kw = case.expected[published].as_f64().unwrap();
-            assert!(
-                (state.loss_w / 1e3 - published_kw).abs() < 0.006,
-                "{name}: {} W instead of {published_kw} kW",
-                state.loss_w
+            let kw = state.loss_w / 1e3;
+            assert!((kw - published_kw).abs() < 0.006, "{name}: {kw} kW instead of {published_kw} kW");
+        }
+        let starts = [&found.d4_6, &found.r_only].map(|start| start.as_ref().unwrap().loss_w);
+        assert!(
+            descent.best.loss_w <= starts[0].min(starts[1]),
+            "{name}: descent leaves its start behind"
+        );
+        if seed == 1 {
+            println!(
+                "{name}: descent alone {:.3} kW, {} power flows; with kicks {:.3} kW, {} power flows, {} operations",
+                descent.best.loss_w / 1e3,
+                descent.n_power_flows,
+                found.best.loss_w / 1e3,
+                found.n_power_flows,
+                found.operations(&case.network).len()
             );
         }
     }
@@ -149,5 +166,5 @@ fn a_city_of_ten_thousand_nodes_is_reconfigured_in_seconds() {
     );
     assert!(found.best.loss_w < found.r_only.unwrap().loss_w);
     // two seconds on a machine of its own; this one may be shared
-    assert!(seconds < 20.0, "{seconds} s");
+    assert!(seconds < 30.0, "{seconds} s");
 }

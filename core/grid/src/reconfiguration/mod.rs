@@ -36,7 +36,7 @@ pub use trigger::{Trigger, TriggerOptions};
 /// Most kicks of one search.
 pub const N_KICKS_MAX: usize = 100_000;
 /// Nodes times kicks where nobody asks for a number: every small grid gets the most, a city about as many as a second allows.
-const KICKED_NODES: usize = 300_000;
+const KICKED_NODES: usize = 200_000;
 const KICKS_USUAL: [usize; 2] = [10, 300];
 
 /// What is asked of a reconfiguration.

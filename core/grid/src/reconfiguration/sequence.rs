@@ -36,15 +36,18 @@ pub(super) fn steps(
         let before = search.state();
         let mut best: Option<(Step, State)> = None;
         let mut failure = None;
+        let mut is_done = false;
         for &(order, exchange) in candidates.iter().take(TRIALS_MAX) {
             match step(search, exchange, order, options) {
+                Ok(step) if search.quality.violation <= allowed => {
+                    steps.push(step);
+                    is_done = true;
+                    break;
+                }
                 Ok(step) => {
-                    let quality = search.quality;
-                    if best.as_ref().is_none_or(|(_, best)| quality.violation < best.quality.violation) {
+                    let violation = search.quality.violation;
+                    if best.as_ref().is_none_or(|(_, best)| violation < best.quality.violation) {
                         best = Some((step, search.state()));
-                    }
-                    if quality.violation <= allowed {
-                        break;
                     }
                 }
                 Err(error) => failure = Some(error),
@@ -52,6 +55,7 @@ pub(super) fn steps(
             search.restore(&before);
         }
         match (best, failure) {
+            _ if is_done => {}
             (Some((step, state)), _) => {
                 search.restore(&state);
                 steps.push(step);

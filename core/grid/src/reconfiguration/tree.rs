@@ -65,10 +65,9 @@ pub(super) struct Tree {
     pub(super) edge: Vec<u32>,
     depth: Vec<u32>,
     way: Vec<Way>,
-    /// By position: current into the child end of the edge to the parent, voltage, what the node itself draws.
+    /// By position: current out of the child end of the edge to the parent, voltage, loads and shunts.
     pub(super) flow: Vec<C64>,
     pub(super) v: Vec<C64>,
-    draw: Vec<C64>,
     power: Vec<C64>,
     current: Vec<C64>,
     shunt: Vec<C64>,
@@ -98,7 +97,6 @@ impl Tree {
             way: Vec::with_capacity(n),
             flow: zero.clone(),
             v: zero.clone(),
-            draw: zero.clone(),
             power: zero.clone(),
             current: zero.clone(),
             shunt: zero.clone(),
@@ -197,29 +195,23 @@ impl Tree {
         }
     }
 
-    /// What each node draws at the present voltages.
-    fn draw(&mut self) {
-        for at in 1..self.order.len() {
-            let v = self.v[at];
-            // conj(s / v)
-            let scale = v.norm_sqr().recip();
-            self.draw[at] = self.power[at].conj() * v * scale + self.shunt[at] * v;
-        }
-        if self.has_constant_current {
-            for at in 1..self.order.len() {
-                self.draw[at] += self.current[at].conj() * self.v[at] * self.v[at].norm().recip();
-            }
-        }
-    }
-
-    /// Adds what the nodes draw up to the root.
+    /// Adds up to the root what the nodes draw at the present voltages.
     fn add_up(&mut self) {
-        self.flow.copy_from_slice(&self.draw);
-        for at in (1..self.order.len()).rev() {
-            let parent = self.parent[at] as usize;
-            let way = &self.way[at];
-            let upwards = way.carry * self.flow[at] + way.leak * self.v[parent];
-            self.flow[parent] += upwards;
+        let n = self.order.len();
+        let (parent, way, v) = (&self.parent[..n], &self.way[..n], &self.v[..n]);
+        let (power, current, shunt) = (&self.power[..n], &self.current[..n], &self.shunt[..n]);
+        let flow = &mut self.flow[..n];
+        flow.fill(C64::ZERO);
+        for at in (1..n).rev() {
+            // conj(s / u)
+            let mut drawn = power[at].conj() * v[at] * v[at].norm_sqr().recip() + shunt[at] * v[at];
+            if self.has_constant_current {
+                drawn += current[at].conj() * v[at] * v[at].norm().recip();
+            }
+            flow[at] += drawn;
+            let above = parent[at] as usize;
+            let upwards = way[at].carry * flow[at] + way[at].leak * v[above];
+            flow[above] += upwards;
         }
     }
 
@@ -230,11 +222,9 @@ impl Tree {
     pub(super) fn solve(&mut self, graph: &Graph, tolerance_pu: f64) -> Result<(), GridError> {
         self.n_flows += 1;
         self.gather(graph);
-        self.draw[0] = C64::ZERO;
         self.v[0] = C64::ONE;
         let mut step_pu = f64::INFINITY;
         for iterations in 1..=SWEEPS_MAX {
-            self.draw();
             self.add_up();
             step_pu = 0.0;
             for at in 1..self.order.len() {
@@ -336,8 +326,6 @@ impl Tree {
     /// the sums along the paths.
     pub(super) fn prepare(&mut self, graph: &Graph) {
         self.gather(graph);
-        self.draw();
-        self.draw[0] = C64::ZERO;
         self.add_up();
         (self.carried[0], self.r_sum[0], self.rj_sum[0]) = (C64::ONE, 0.0, C64::ZERO);
         for at in 1..self.order.len() {
