@@ -38,6 +38,8 @@ pub const N_KICKS_MAX: usize = 100_000;
 /// Nodes times kicks where nobody asks for a number: every small grid gets the most, a city about as many as a second allows.
 const KICKED_NODES: usize = 200_000;
 const KICKS_USUAL: [usize; 2] = [10, 300];
+/// Most nodes times open switches: some minutes of work. A city of 10,000 nodes has 3 million.
+const NODES_BY_TIES_MAX: usize = 500_000_000;
 
 /// What is asked of a reconfiguration.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,7 +196,7 @@ impl Reconfiguration {
 ///
 /// # Errors
 /// [`GridError::NotRadial`] for a grid that has loops as it stands; [`GridError::NotConverged`] if it cannot carry its loads;
-/// [`GridError::BadOption`], [`GridError::UnknownSwitch`], [`GridError::NoSource`]; [`GridError::MissingAttribute`] for loads without power
+/// [`GridError::BadOption`], [`GridError::UnknownSwitch`], [`GridError::NoSource`], [`GridError::TooLarge`]; [`GridError::MissingAttribute`] for loads without power
 /// and sources without voltage.
 pub fn reconfigure(network: &Network, switches: &[usize], options: &Options) -> Result<Reconfiguration, GridError> {
     options.check()?;
@@ -207,6 +209,7 @@ pub fn reconfigure(network: &Network, switches: &[usize], options: &Options) -> 
     }
     let (graph, closed) = Graph::new(network, &is_switch)?;
     check_radial(network, &graph, &closed)?;
+    check_size(graph.n_nodes(), closed.iter().filter(|closed| !**closed).count())?;
     let bounds = Bounds {
         voltage_pu: options.voltage_pu,
         loading_max: options.loading_max,
@@ -249,6 +252,18 @@ pub fn reconfigure(network: &Network, switches: &[usize], options: &Options) -> 
         sequence,
         n_power_flows: search.tree.n_flows,
     })
+}
+
+/// One pass over all loops costs nodes times open switches.
+fn check_size(n_nodes: usize, n_ties: usize) -> Result<(), GridError> {
+    match n_nodes.saturating_mul(n_ties) {
+        n if n > NODES_BY_TIES_MAX => Err(GridError::TooLarge {
+            what: "nodes times open switches",
+            n,
+            n_max: NODES_BY_TIES_MAX,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the closed edges are a spanning tree; everything in the graph has supply, so a loop is all that can be wrong.

@@ -1,5 +1,6 @@
 //! What cannot be seen from outside: single exchanges, their prediction, and the walk.
 
+use super::check_size;
 use super::graph::Graph;
 use super::search::Random;
 use super::tree::{Bounds, Exchange, Quality, Tree};
@@ -51,10 +52,9 @@ fn feeder(seed: u64, load_w: f64) -> Network {
     .unwrap()
 }
 
-/// Every exchange of a feeder: predicted and exact change of the losses, and the losses before, per unit.
-fn exchanges(seed: u64, load_w: f64) -> Vec<(f64, f64, f64)> {
-    let network = feeder(seed, load_w);
-    let (graph, closed) = Graph::new(&network, &vec![true; network.branches().len()]).unwrap();
+/// Every exchange of a network: predicted and exact change of the losses, and the losses before, per unit.
+fn exchanges(network: &Network) -> Vec<(f64, f64, f64)> {
+    let (graph, closed) = Graph::new(network, &vec![true; network.branches().len()]).unwrap();
     let mut tree = Tree::new(&graph, closed.clone());
     tree.solve(&graph, 1e-12).unwrap();
     let before = tree.loss_pu(&graph);
@@ -78,7 +78,7 @@ fn exchanges(seed: u64, load_w: f64) -> Vec<(f64, f64, f64)> {
 #[test]
 fn the_prediction_becomes_exact_as_the_voltage_drops_vanish() {
     for seed in 0..10 {
-        for (predicted, exact, before) in exchanges(seed, 10.0) {
+        for (predicted, exact, before) in exchanges(&feeder(seed, 10.0)) {
             let error = (predicted - exact).abs();
             assert!(
                 error < 1e-4 * exact.abs().max(before),
@@ -92,7 +92,7 @@ fn the_prediction_becomes_exact_as_the_voltage_drops_vanish() {
 fn at_ordinary_loads_the_prediction_is_right_in_sign_where_it_matters() {
     let (mut n, mut worst): (usize, f64) = (0, 0.0);
     for seed in 0..10 {
-        for (predicted, exact, before) in exchanges(seed, 20e3) {
+        for (predicted, exact, before) in exchanges(&feeder(seed, 20e3)) {
             worst = worst.max((predicted - exact).abs() / exact.abs().max(before));
             if exact.abs() > 0.1 * before {
                 assert_eq!(predicted > 0.0, exact > 0.0, "seed {seed}: {predicted:e} instead of {exact:e}");
@@ -101,7 +101,74 @@ fn at_ordinary_loads_the_prediction_is_right_in_sign_where_it_matters() {
         }
     }
     assert!(n > 500, "{n} exchanges matter");
-    assert!(worst < 0.25, "the prediction is off by {worst}");
+    println!("{n} exchanges, worst {worst}");
+    assert!(worst < 0.12, "the prediction is off by {worst}");
+}
+
+/// Two sources behind transformers of different vector groups, and a chain of loads between them with its tie in the middle.
+fn between_transformers(load_w: f64) -> Network {
+    let transformer = |id: usize, from: usize, to: usize, clock: usize, tap: i32| {
+        format!(
+            r#"{{"id":{id},"from_node":{from},"to_node":{to},"from_status":1,"to_status":1,"u1":110000,"u2":10500,"sn":2e7,"uk":0.12,
+            "pk":80000,"i0":0,"p0":0,"winding_from":1,"winding_to":1,"clock":{clock},"tap_side":0,"tap_pos":{tap},"tap_min":-5,"tap_max":5,
+            "tap_size":1000}}"#
+        )
+    };
+    let lines: Vec<String> = (0..7)
+        .map(|at| {
+            let closed = u8::from(at != 3);
+            format!(
+                r#"{{"id":{},"from_node":{at},"to_node":{},"from_status":{closed},"to_status":{closed},"r1":0.5,"x1":0.4,"c1":0,"tan1":0}}"#,
+                20 + at,
+                at + 1
+            )
+        })
+        .collect();
+    let loads: Vec<String> = (0..8)
+        .map(|node| {
+            let p = load_w * (1 + node % 3) as f64;
+            format!(
+                r#"{{"id":{},"node":{node},"status":1,"type":0,"p_specified":{p},"q_specified":{}}}"#,
+                40 + node,
+                0.3 * p
+            )
+        })
+        .collect();
+    let nodes: Vec<String> = (0..10)
+        .map(|id| format!(r#"{{"id":{id},"u_rated":{}}}"#, if id < 8 { 10_000 } else { 110_000 }))
+        .collect();
+    Network::from_pgm_json(&format!(
+        r#"{{"type":"input","data":{{"node":[{}],"line":[{}],"transformer":[{},{}],"sym_load":[{}],
+        "source":[{{"id":60,"node":8,"status":1,"u_ref":1,"sk":1e12}},{{"id":61,"node":9,"status":1,"u_ref":1,"sk":1e12}}]}}}}"#,
+        nodes.join(","),
+        lines.join(","),
+        transformer(15, 8, 0, 0, 0),
+        transformer(16, 9, 7, 6, 3),
+        loads.join(",")
+    ))
+    .unwrap()
+}
+
+#[test]
+fn the_prediction_knows_ratios_and_turns_of_transformers() {
+    for (predicted, exact, before) in exchanges(&between_transformers(1e4)) {
+        let error = (predicted - exact).abs();
+        assert!(
+            error < 0.02 * exact.abs().max(before),
+            "{predicted:e} instead of {exact:e} of {before:e}"
+        );
+    }
+}
+
+#[test]
+fn a_grid_whose_search_would_not_end_is_refused() {
+    assert!(check_size(10_476, 260).is_ok() && check_size(1_000_000, 500).is_ok());
+    let error = check_size(1_000_000, 501).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the dataset has 501000000 nodes times open switches; at most 500000000"),
+        "{error}"
+    );
+    assert!(check_size(usize::MAX, 2).is_err());
 }
 
 #[test]

@@ -356,17 +356,19 @@ impl Tree {
         (a, b, x)
     }
 
-    /// What closing an open edge and opening one switch of its loop would do to the losses, for each such switch: loads as constant
-    /// currents, O(1) each from the sums along the paths.
+    /// What closing an open edge and opening one switch of its loop would do to the losses, for each such switch: O(1) each from the
+    /// sums along the paths. The part that is moved draws what it drew, at the voltage of the other end of the open edge.
     pub(super) fn exchanges(&self, graph: &Graph, close: u32, mut each: impl FnMut(Exchange)) {
         let (a, b, top) = self.meet(graph, close);
         for (near, far, side) in [(a, b, 0), (b, a, 1)] {
             // the part that is moved hangs on its near end afterwards
             let way = &graph.ways[close as usize][side];
-            let over = way.carry / self.carried[near];
-            let to_far = self.carried[far] * over;
+            // loads keep their power: their current follows the voltage that they get, its turn behind another transformer included
+            let supply = way.ratio * self.v[far];
+            let turned = (self.v[near] / supply).conj();
+            let to_far = self.carried[far] * way.carry * turned / self.carried[near];
             let square = self.r_sum[near] - self.r_sum[top]
-                + way.z.re / self.carried[near].norm_sqr()
+                + way.z.re * (turned / self.carried[near]).norm_sqr()
                 + (self.r_sum[far] - self.r_sum[top]) * to_far.norm_sqr();
             let linear = to_far.conj() * (self.rj_sum[far] - self.rj_sum[top]) - (self.rj_sum[near] - self.rj_sum[top]);
             let mut at = near;
