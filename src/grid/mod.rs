@@ -1,5 +1,6 @@
 //! `flexmeter grid`: the grid engine on the command line, for one case in power-grid-model JSON.
 
+mod reconfigure;
 mod table;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -24,6 +25,8 @@ pub(crate) enum GridCommand {
     Estimate(EstimateArgs),
     /// What the sensors determine, and which further meter would help most.
     Observability(ObservabilityArgs),
+    /// Which switches to move so that a radial grid loses less, and in which order.
+    Reconfigure(reconfigure::ReconfigureArgs),
 }
 
 /// What every calculation takes.
@@ -106,6 +109,7 @@ pub(crate) fn run(command: &GridCommand) -> anyhow::Result<ExitCode> {
             true => observability::<3, 12>(args, network),
             false => observability::<1, 4>(args, network),
         }),
+        GridCommand::Reconfigure(args) => reconfigure::run(args),
     }
 }
 

@@ -323,7 +323,11 @@ fn read_meters(network: &Network, areas: &[String], text: &str) -> Result<Vec<Me
     Ok(meters)
 }
 
-fn read_switches(network: &Network, text: &str) -> Result<Vec<Switch>, GridError> {
+/// Reads `switches.csv`; a grid without areas and meters can have switches too.
+///
+/// # Errors
+/// [`GridError::Bundle`] with the line.
+pub fn read_switches(network: &Network, text: &str) -> Result<Vec<Switch>, GridError> {
     const FILE: &str = "switches.csv";
     rows(FILE, text, &["branch_id", "normal", "controllable", "hardware_id"])?
         .into_iter()
@@ -345,6 +349,12 @@ fn read_switches(network: &Network, text: &str) -> Result<Vec<Switch>, GridError
             })
         })
         .collect()
+}
+
+/// Indices of the branches that can be operated from afar.
+pub fn controllable(switches: &[Switch]) -> Vec<usize> {
+    let controllable = switches.iter().filter(|switch| switch.controllable);
+    controllable.map(|switch| switch.branch).collect()
 }
 
 #[cfg(test)]

@@ -152,6 +152,66 @@ pub enum GridError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A grid without any connected source.
+    #[error("no node has supply: the grid has no connected source; add one, or set its status to 1")]
+    NoSource,
+    /// A loop where only radial states are known.
+    #[error("branch {branch} closes a loop, or joins two sources, as the switches stand; open one branch of every loop first")]
+    NotRadial {
+        /// Id of a branch of the loop.
+        branch: ComponentId,
+    },
+    /// An option that cannot be used.
+    #[error("{option} = {} is not usable; {remedy}", short(*value))]
+    BadOption {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        value: f64,
+        /// What would be.
+        remedy: &'static str,
+    },
+    /// A switch that the network does not have.
+    #[error("switch {switch} is no branch: the network has {n_branches}, numbered from 0")]
+    UnknownSwitch {
+        /// Index as given.
+        switch: usize,
+        /// How many branches there are.
+        n_branches: usize,
+    },
+    /// A change that a proposal's state does not allow.
+    #[error("proposal {proposal} is {state} and cannot be {change}; {remedy}")]
+    IllegalChange {
+        /// Id of the proposal.
+        proposal: u64,
+        /// The state it is in.
+        state: &'static str,
+        /// What was asked for.
+        change: &'static str,
+        /// What is possible.
+        remedy: &'static str,
+    },
+    /// A switch that reports what the step in hand does not ask for.
+    #[error(
+        "proposal {proposal}: branch {branch} is reported {reported}, but step {step} of {n_steps} waits for branch {expected} to be {wanted}; \
+         nothing has been changed"
+    )]
+    UnexpectedPosition {
+        /// Id of the proposal.
+        proposal: u64,
+        /// Id of the branch that reports.
+        branch: ComponentId,
+        /// Its position: open or closed.
+        reported: &'static str,
+        /// The step in hand, from one.
+        step: usize,
+        /// How many there are.
+        n_steps: usize,
+        /// Id of the branch it waits for.
+        expected: ComponentId,
+        /// The position it waits for.
+        wanted: &'static str,
+    },
     /// Something that does not fit the areas of a bundle.
     #[error("area {area}: {reason}")]
     Area {

@@ -1,7 +1,9 @@
-//! The grid engine: power flow and state estimation of distribution grids, radial or weakly meshed, symmetric or three-phase.
+//! The grid engine: power flow and state estimation of distribution grids, radial or weakly meshed, symmetric or three-phase, and
+//! which switches to move so that a radial one loses less.
 //!
 //! It is handed a [`network::Network`] (from a power-grid-model dataset or a grid bundle) and numbers, and gives numbers back. It
-//! never reads a file, looks at a clock, starts a thread or draws a random number: the same input gives the same answer.
+//! never reads a file, looks at a clock or starts a thread, and draws random numbers only from a seed it is given: the same input
+//! gives the same answer.
 //!
 //! Start reading in `elimination` (why leaves go first), then `power_flow`; `docs/algorithms/` has the equations.
 
@@ -20,6 +22,7 @@ mod model;
 pub mod network;
 pub mod pgm;
 pub mod power_flow;
+pub mod reconfiguration;
 pub mod topology;
 
 pub use error::GridError;
