@@ -31,6 +31,10 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    pub(super) fn with_whitener(&self, whitener: M3) -> Self {
+        Self { whitener, ..self.clone() }
+    }
+
     /// How far a current is from the measured one: real and imaginary parts of the phases, each with a variance of one.
     pub(super) fn residual(&self, current: &V3) -> [f64; 6] {
         let difference: [C64; 3] = to_phases(&(current - self.current).into());

@@ -217,7 +217,8 @@ pub fn locate(network: &Network, record: &FaultRecord, options: &LocateOptions) 
         let [before, during] = [record.before, record.during].map(|phasors| phasors.voltage_v.map(|u| u.norm()));
         std::array::from_fn(|k| (1.0 - during[k] / before[k]).abs())
     };
-    let mut sigma = sigma_current(head_sag);
+    // in the first pass the loads may do anything: nothing is to be dropped for what they do
+    let mut sigma = sigma_current([1.0; 3]);
     let mut problem = Followed {
         sections: sections
             .iter()
@@ -241,7 +242,11 @@ pub fn locate(network: &Network, record: &FaultRecord, options: &LocateOptions) 
             resistance_max_ohm: options.resistance_max_ohm,
         };
         if pass == 0 {
-            refuse_calm(&measured, &reduction)?;
+            let sigma = sigma_current(head_sag);
+            refuse_calm(
+                &measured.with_whitener(whitener(&sigma, &during.sigma_voltage, &reduction.at_head)),
+                &reduction,
+            )?;
         }
         let search = Search {
             feeder: &feeder,

@@ -1,27 +1,26 @@
 """The feeders of the fault records: of the kind of the IEEE 13, 34 and 123 node test feeders, at 50 Hz and with transposed lines.
 
-Lengths and connections of the first two follow the published feeders; impedances are the transposed averages of their line types, and
-loads are rounded. The third is drawn at random with a fixed seed. A line of one or two phases has the impedances that give those
+Lengths and connections follow the published feeders; impedances are close to transposed averages of their line types, loads are
+rounded and partly moved. A line of one or two phases has the impedances that give those
 conductors their self and mutual impedance: z1 = z_self - z_mutual, z0 = z_self + 2 z_mutual; no mutual one if it is single-phase.
 """
-
-import random
 
 FOOT_M = 0.3048
 MILE_M = 1609.344
 WYE_N, DELTA = 1, 2
 POWER, IMPEDANCE, CURRENT = 0, 1, 2
-LINES, TRANSFORMERS, LOADS, SHUNTS, SOURCE = 1000, 2000, 3000, 4000, 5000
+HEAD = 1000
+LINES, TRANSFORMERS, LOADS, SHUNTS, SOURCE = 1001, 2001, 3001, 4001, 5001
 
 
 class Feeder:
     """A power-grid-model input dataset, and what it does not hold of lines: length, phases, fuses."""
 
     def __init__(self, u_source, u_ref=1.02, sk=1.5e8):
-        node = dict(id=1, u_rated=u_source)
-        source = dict(id=SOURCE, node=1, status=1, u_ref=u_ref, sk=sk, rx_ratio=0.15, z01_ratio=0.9)
+        node = dict(id=HEAD, u_rated=u_source)
+        source = dict(id=SOURCE, node=HEAD, status=1, u_ref=u_ref, sk=sk, rx_ratio=0.15, z01_ratio=0.9)
         self.data = dict(node=[node], line=[], transformer=[], source=[source], asym_load=[], shunt=[])
-        self.u = {1: u_source}
+        self.u = {HEAD: u_source}
         self.length, self.phases, self.fuses = {}, {}, set()
 
     def find(self, node):
@@ -71,12 +70,12 @@ class Feeder:
         self.data["shunt"].append(dict(id=SHUNTS + len(self.data["shunt"]), node=node, status=1, g1=0.0, b1=b, g0=0.0, b0=b))
 
 
-def thirteen():
+def feeder_13():
     """A short, heavily loaded 4.16 kV feeder with a regulator and a Dyn1 transformer."""
     f = Feeder(4160.0)
     main = dict(z_self=0.212 + 0.645j, z_mutual=0.097 + 0.266j, c1=9e-9, c0=5e-9)
     lateral = dict(z_self=0.826 + 0.837j, z_mutual=0.128 + 0.285j, c1=7e-9, c0=4e-9)
-    f.line(1, 650, 20, **main)
+    f.line(HEAD, 650, 20, **main)
     f.transformer(650, 651, 4160.0, 5e6, 0.01, 2.5e4, tap=5)
     f.line(651, 632, 2000 * FOOT_M, **main)
     f.line(632, 670, 700 * FOOT_M, **main)
@@ -104,7 +103,7 @@ def thirteen():
     return f
 
 
-def thirtyfour():
+def feeder_34():
     """A long, lightly loaded 24.9 kV feeder with two regulators and a 4.16 kV part behind a transformer."""
     f = Feeder(24900.0, u_ref=1.04)
     main = dict(z_self=(1.3368 + 1.3343j) / 1.609344, z_mutual=(0.2101 + 0.5779j) / 1.609344, c1=10e-9, c0=6e-9)
@@ -114,7 +113,7 @@ def thirtyfour():
     def line(a, b, feet, kind, **more):
         f.line(a, b, feet * FOOT_M, **kind, **more)
 
-    line(1, 802, 2580, main)
+    line(HEAD, 802, 2580, main)
     line(802, 806, 1730, main)
     line(806, 808, 32230, main)
     line(808, 810, 5804, single, phases="b", fuse=True)
@@ -156,37 +155,48 @@ def thirtyfour():
     return f
 
 
-def hundred():
-    """120 nodes at 4.16 kV: a trunk and many fused laterals of one, two and three phases."""
-    draw = random.Random(123)
+# near node, far node, feet, phases of the 123-node feeder; its closed switches are left out as lines of no length
+LINES_123 = """
+149 1 400 abc|1 2 175 b|1 3 250 c|1 7 300 abc|3 4 200 c|3 5 325 c|5 6 250 c|7 8 200 abc|8 12 225 b|8 9 225 a|8 13 300 abc|9 14 425 a
+14 11 250 a|14 10 250 a|13 34 150 c|13 18 825 abc|34 15 100 c|15 16 375 c|15 17 350 c|18 19 250 a|18 21 300 abc|19 20 325 a
+21 22 525 b|21 23 250 abc|23 24 550 c|23 25 275 abc|25 26 350 ac|25 28 200 abc|26 27 275 ac|26 31 225 c|27 33 500 a|28 29 300 abc
+29 30 350 abc|30 250 200 abc|31 32 300 c|18 35 375 abc|35 36 650 ab|35 40 250 abc|36 37 300 a|36 38 250 b|38 39 325 b|40 41 325 c
+40 42 250 abc|42 43 500 b|42 44 200 abc|44 45 200 a|44 47 250 abc|45 46 300 a|47 48 150 abc|47 49 250 abc|49 50 250 abc|50 51 250 abc
+51 151 500 abc|13 52 400 abc|52 53 200 abc|53 54 125 abc|54 55 275 abc|54 57 350 abc|55 56 275 abc|57 58 250 b|57 60 750 abc
+58 59 250 b|60 61 550 abc|60 62 250 abc|62 63 175 abc|63 64 350 abc|64 65 425 abc|65 66 325 abc|60 67 350 abc|67 68 200 a|67 72 275 abc
+67 97 250 abc|68 69 275 a|69 70 325 a|70 71 275 a|72 73 275 c|72 76 200 abc|73 74 350 c|74 75 400 c|76 77 400 abc|76 86 700 abc
+77 78 100 abc|78 79 225 abc|78 80 475 abc|80 81 475 abc|81 82 250 abc|81 84 675 c|82 83 250 abc|84 85 475 c|86 87 450 abc|87 88 175 a
+87 89 275 abc|89 90 225 b|89 91 225 abc|91 92 300 c|91 93 225 abc|93 94 275 a|93 95 300 abc|95 96 200 b|97 98 275 abc|98 99 550 abc
+99 100 300 abc|100 450 800 abc|97 101 250 abc|101 102 225 c|101 105 275 abc|102 103 325 c|103 104 700 c|105 106 225 b|105 108 325 abc
+106 107 575 b|108 109 450 a|108 300 1000 abc|109 110 300 a|110 111 575 a|110 112 125 a|112 113 525 a|113 114 325 a
+"""
+# no load in the published feeder
+EMPTY_123 = {3, 8, 13, 14, 15, 18, 21, 23, 25, 26, 27, 36, 40, 44, 54, 57, 61, 67, 72, 78, 81, 89, 91, 93, 97, 101, 105, 108, 110, 149}
+
+
+def feeder_123():
+    """A 4.16 kV feeder with many laterals of one and two phases, each with a fuse."""
     f = Feeder(4160.0)
-    trunk = dict(z_self=0.284 + 0.67j, z_mutual=0.098 + 0.28j, c1=9e-9, c0=5e-9)
-    lateral = dict(z_self=0.826 + 0.837j, z_mutual=0.128 + 0.285j, c1=7e-9, c0=4e-9)
-    at, tips = 1, []
-    number = iter(range(2, 121))
-    for _ in range(24):
-        b = next(number)
-        start = at if draw.random() < 0.75 or at < 4 else draw.choice(tips[-6:-1])
-        f.line(start, b, draw.uniform(70, 250), **trunk)
-        tips.append(b)
-        at = b
-    laterals = []
-    for b in number:
-        if draw.random() < 0.55 or not laterals:
-            a = draw.choice(tips[1:])
-            phases = draw.choice(["a", "b", "c", "a", "b", "c", "ab", "bc", "ac", "abc"])
-            f.line(a, b, draw.uniform(50, 180), **lateral, phases=phases, fuse=True)
-        else:
-            a, phases = draw.choice(laterals)
-            f.line(a, b, draw.uniform(50, 180), **lateral, phases=phases)
-        laterals.append((b, phases))
-        if draw.random() < 0.8:
-            kw = [draw.choice([10, 20, 40]) if p in phases else 0 for p in "abc"]
-            f.load(b, kw, [x * 0.5 for x in kw], draw.choice([POWER, POWER, IMPEDANCE, CURRENT]))
-    for node in tips[::4]:
-        f.load(node, [30, 40, 35], 20)
-    f.capacitor(tips[-1], 300)
+    main = dict(z_self=(0.4615 + 1.0651j) / 1.609344, z_mutual=(0.1558 + 0.4347j) / 1.609344, c1=9e-9, c0=5e-9)
+    cable = dict(z_self=(1.5209 + 0.7521j) / 1.609344, z_mutual=(0.5198 + 0.2775j) / 1.609344, c1=160e-9, c0=160e-9)
+    lateral = dict(z_self=(1.3292 + 1.3475j) / 1.609344, z_mutual=(0.2066 + 0.4591j) / 1.609344, c1=7e-9, c0=4e-9)
+    f.line(HEAD, 149, 20, **main)
+    phases_of = {149: "abc"}
+    for n, text in enumerate(LINES_123.replace("\n", "|").strip("|").split("|")):
+        a, b, feet, phases = text.split()
+        a, b = int(a), int(b)
+        kind = cable if 60 < b < 67 else main if phases == "abc" else lateral
+        f.line(a, b, int(feet) * FOOT_M, **kind, phases=phases, fuse=len(phases) < len(phases_of[a]))
+        phases_of[b] = phases
+        if b not in EMPTY_123 and (phases != "abc" or n % 3 == 0):
+            kw = 40 if n % 2 else 20
+            alone = phases if phases != "abc" else "abcbacb"[n % 7]
+            kw = [kw if p in alone else 0 for p in "abc"]
+            f.load(b, kw, [x * 0.5 for x in kw], [POWER, POWER, IMPEDANCE, POWER, CURRENT][n % 5])
+    for node, kw in ((47, [35, 35, 35]), (48, [70, 70, 70]), (49, [35, 70, 35]), (65, [35, 35, 70]), (76, [105, 70, 70])):
+        f.load(node, kw, [x * 0.7 for x in kw])
+    f.capacitor(83, 600)
     return f
 
 
-FEEDERS = dict(thirteen=thirteen, thirtyfour=thirtyfour, hundred=hundred)
+FEEDERS = dict(feeder_13=feeder_13, feeder_34=feeder_34, feeder_123=feeder_123)

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 sys.dont_write_bytecode = True
-from feeders import FEEDERS
+from feeders import FEEDERS, HEAD
 from opendss import OpenDss
 
 TYPES = ["AG", "BG", "CG", "AB", "BC", "CA", "ABG", "BCG", "CAG", "ABC", "ABCG"]
@@ -170,7 +170,7 @@ def files(name):
     lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in records(feeder, sum(map(ord, name))))
     table = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(i) for i in v) + "\n]" for k, v in dataset.pop("data").items())
     network = json.dumps(dataset)[:-1] + ', "data": {\n' + table + "\n}}\n"
-    head = dict(node=1, branch=feeder.data["line"][0]["id"])
+    head = dict(node=HEAD, branch=feeder.data["line"][0]["id"])
     return {"network.json": network, "lines.csv": "\n".join(rows) + "\n",
             "records.json": '{"head":' + json.dumps(head) + ',"records":[\n' + lines + "\n]}\n"}
 
