@@ -1,5 +1,6 @@
 //! `flexmeter grid`: the grid engine on the command line, for one case in power-grid-model JSON.
 
+mod fault;
 mod table;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -24,6 +25,8 @@ pub(crate) enum GridCommand {
     Estimate(EstimateArgs),
     /// What the sensors determine, and which further meter would help most.
     Observability(ObservabilityArgs),
+    /// Where a fault is, from voltages and currents at the feeder's head.
+    Fault(fault::FaultArgs),
 }
 
 /// What every calculation takes.
@@ -106,6 +109,7 @@ pub(crate) fn run(command: &GridCommand) -> anyhow::Result<ExitCode> {
             true => observability::<3, 12>(args, network),
             false => observability::<1, 4>(args, network),
         }),
+        GridCommand::Fault(args) => fault::run(args),
     }
 }
 

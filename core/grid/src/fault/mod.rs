@@ -90,7 +90,7 @@ impl Default for LocateOptions {
             gasps: Vec::new(),
             kind: None,
             resistance_max_ohm: 100.0,
-            load_sigma: 0.3,
+            load_sigma: 0.1,
             load_floor_pu: 0.85,
             candidates_max: 10,
         }
@@ -196,11 +196,11 @@ pub fn locate(network: &Network, record: &FaultRecord, options: &LocateOptions) 
     let mut loads = Loads::new(network, &feeder, options.load_floor_pu)?;
     loads.fit(network, &feeder, (&before.voltage, &before.current), &before.sigma_current)?;
     let darkness = rank::darkness(network, &feeder, &options.gasps, &options.lines)?;
-    let sections = sections(&feeder, darkness.at);
+    let sections = sections(&feeder, &darkness.can_be);
     if sections.is_empty() {
         return Err(GridError::FaultRecord {
-            field: "head",
-            reason: "no line and no node hangs on it; give the node and branch that feed the feeder".to_owned(),
+            field: "gasps",
+            reason: "no line is between the device that left these nodes dark and the next ones; check the devices".to_owned(),
         });
     }
 
@@ -229,7 +229,7 @@ pub fn locate(network: &Network, record: &FaultRecord, options: &LocateOptions) 
     if problem.sections.is_empty() {
         return Err(GridError::FaultRecord {
             field: "type",
-            reason: "no line behind the dark nodes has the phases of this type of fault; leave the type or the gasps out".to_owned(),
+            reason: "no line that the dark nodes allow has the phases of this type of fault; leave the type or the gasps out".to_owned(),
         });
     }
     let mut at_fault: Option<M3> = None;
@@ -322,15 +322,15 @@ fn allowed(feeder: &Feeder, section: Section, known: Option<FaultType>) -> Vec<(
     kinds.filter(fits).map(|kind| (section, kind)).collect()
 }
 
-/// All lines behind a node of the tree, and the nodes at the end of transformers and links from which no line goes on.
-fn sections(feeder: &Feeder, behind: usize) -> Vec<Section> {
+/// All lines that the fault can be on, and the nodes at the end of transformers and links from which no line goes on.
+fn sections(feeder: &Feeder, can_be: &[bool]) -> Vec<Section> {
     let n = feeder.nodes.len();
     let mut has_line = vec![false; n];
     for node in feeder.nodes.iter().skip(1).filter(|node| node.is_line) {
         has_line[node.parent] = true;
     }
     (1..n)
-        .filter(|&at| feeder.is_below(at, behind))
+        .filter(|&at| can_be[at])
         .filter(|&at| feeder.nodes[at].is_line || !has_line[at])
         .map(|at| Section {
             at,

@@ -113,15 +113,18 @@ pub(super) fn weigh(feeder: &Feeder, fits: Vec<(Section, Fit)>) -> Vec<Weighed> 
 }
 
 /// Where dark nodes say that the fault is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Darkness {
-    /// The node of the tree whose branch has opened; the head if nothing can be said.
+    /// The node of the tree whose branch has opened; the head if nothing can be said, or all is dark.
     pub(super) at: usize,
     /// Dark nodes that are not on this feeder.
     pub(super) n_elsewhere: usize,
+    /// For each node of the tree whether the fault can be on the branch to it.
+    pub(super) can_be: Vec<bool>,
 }
 
-/// The device that leaves some nodes dark: the lowest one they all hang on. The fault is behind it.
+/// The device that leaves some nodes dark: the lowest one they all hang on. The fault is behind it; where the devices are known, it
+/// is also behind no lower one, for that one would have opened.
 ///
 /// # Errors
 /// [`GridError::FaultRecord`] for an id that names no node.
@@ -145,16 +148,30 @@ pub(super) fn darkness(
             None => n_elsewhere += 1,
         }
     }
-    let mut at = feeder.lowest_common(dark.into_iter()).unwrap_or(HEAD);
-    let is_device = |at: usize| {
-        let id = feeder.nodes[at].branch.map(|branch| network.branches[branch].id);
-        id.and_then(|id| lines.get(&id)).is_some_and(|facts| facts.has_device)
+    let n = feeder.nodes.len();
+    let Some(mut at) = feeder.lowest_common(dark.into_iter()) else {
+        return Ok(Darkness {
+            at: HEAD,
+            n_elsewhere,
+            can_be: vec![true; n],
+        });
     };
-    // where the devices are known, only they open
-    if lines.values().any(|facts| facts.has_device) {
-        while at != HEAD && !is_device(at) {
-            at = feeder.nodes[at].parent;
-        }
+    // the lowest device at or above each node of the tree
+    let mut device = vec![HEAD; n];
+    for index in 1..n {
+        let id = feeder.nodes[index].branch.map(|branch| network.branches[branch].id);
+        let has_own = id.and_then(|id| lines.get(&id)).is_some_and(|facts| facts.has_device);
+        device[index] = if has_own { index } else { device[feeder.nodes[index].parent] };
     }
-    Ok(Darkness { at, n_elsewhere })
+    let are_known = device.iter().any(|&device| device != HEAD);
+    if are_known {
+        at = device[at];
+    }
+    let can_be = (0..n)
+        .map(|index| match are_known {
+            true => device[index] == at,
+            false => feeder.is_below(index, at),
+        })
+        .collect();
+    Ok(Darkness { at, n_elsewhere, can_be })
 }

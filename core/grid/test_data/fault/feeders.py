@@ -155,7 +155,7 @@ def feeder_34():
     return f
 
 
-# near node, far node, feet, phases of the 123-node feeder; its closed switches are left out as lines of no length
+# near node, far node, feet, phases of the 123-node feeder; its closed switches have no line of their own
 LINES_123 = """
 149 1 400 abc|1 2 175 b|1 3 250 c|1 7 300 abc|3 4 200 c|3 5 325 c|5 6 250 c|7 8 200 abc|8 12 225 b|8 9 225 a|8 13 300 abc|9 14 425 a
 14 11 250 a|14 10 250 a|13 34 150 c|13 18 825 abc|34 15 100 c|15 16 375 c|15 17 350 c|18 19 250 a|18 21 300 abc|19 20 325 a
@@ -170,12 +170,14 @@ LINES_123 = """
 99 100 300 abc|100 450 800 abc|97 101 250 abc|101 102 225 c|101 105 275 abc|102 103 325 c|103 104 700 c|105 106 225 b|105 108 325 abc
 106 107 575 b|108 109 450 a|108 300 1000 abc|109 110 300 a|110 111 575 a|110 112 125 a|112 113 525 a|113 114 325 a
 """
+# the closed sectionalizing switches of the published feeder, here reclosers
+RECLOSERS_123 = {(13, 52), (18, 35), (60, 67), (97, 101)}
 # no load in the published feeder
 EMPTY_123 = {3, 8, 13, 14, 15, 18, 21, 23, 25, 26, 27, 36, 40, 44, 54, 57, 61, 67, 72, 78, 81, 89, 91, 93, 97, 101, 105, 108, 110, 149}
 
 
 def feeder_123():
-    """A 4.16 kV feeder with many laterals of one and two phases, each with a fuse."""
+    """A 4.16 kV feeder with four reclosers and many laterals of one and two phases, each with a fuse."""
     f = Feeder(4160.0)
     main = dict(z_self=(0.4615 + 1.0651j) / 1.609344, z_mutual=(0.1558 + 0.4347j) / 1.609344, c1=9e-9, c0=5e-9)
     cable = dict(z_self=(1.5209 + 0.7521j) / 1.609344, z_mutual=(0.5198 + 0.2775j) / 1.609344, c1=160e-9, c0=160e-9)
@@ -186,7 +188,7 @@ def feeder_123():
         a, b, feet, phases = text.split()
         a, b = int(a), int(b)
         kind = cable if 60 < b < 67 else main if phases == "abc" else lateral
-        f.line(a, b, int(feet) * FOOT_M, **kind, phases=phases, fuse=len(phases) < len(phases_of[a]))
+        f.line(a, b, int(feet) * FOOT_M, **kind, phases=phases, fuse=len(phases) < len(phases_of[a]) or (a, b) in RECLOSERS_123)
         phases_of[b] = phases
         if b not in EMPTY_123 and (phases != "abc" or n % 3 == 0):
             kw = 40 if n % 2 else 20

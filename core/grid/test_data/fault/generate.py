@@ -8,7 +8,8 @@
 In OpenDSS a line of one phase is a line of one phase, every load is off from what network.json says by a factor between 0.7 and 1.3,
 and loads turn into impedances below a voltage of their own between 0.75 and 0.95 p.u.: the locator knows none of this. A record's
 fault: one of 11 types, on a line drawn by its length among those that have the phases, 0, 5, 10 or 20 ohm (per phase and again to
-ground where several phases meet there; a hundredth of it at low voltage, where 20 ohm is a load), cleared by the fuse above it, whose customers then send a last gasp with a probability of 0.7.
+ground where several phases meet there; a hundredth of it at low voltage, where 20 ohm is a load), cleared by the lowest fuse, recloser or breaker above it, whose customers
+then send a last gasp with a probability of 0.7 each.
 """
 
 import cmath, json, math, random, sys
@@ -116,15 +117,13 @@ def vary(feeder, draw):
 
 
 def gasps(feeder, line, draw):
-    """Nodes with loads behind the fuse that clears the fault; none if that is the feeder's breaker."""
+    """Nodes with loads behind the lowest fuse or recloser above the fault; all of them if that is the feeder's breaker."""
     branches = feeder.data["line"] + feeder.data["transformer"]
     above = {b["to_node"]: b for b in branches}
     at = next(b for b in branches if b["id"] == line)
     while at and at["id"] not in feeder.fuses:
         at = above.get(at["from_node"])
-    if not at:
-        return []
-    dark, to_visit = set(), [at["to_node"]]
+    dark, to_visit = set(), [at["to_node"] if at else HEAD]
     while to_visit:
         node = to_visit.pop()
         dark.add(node)
