@@ -14,8 +14,8 @@ const SHARE_MIN: f64 = 1e-7;
 /// Step of the differences along a line.
 const SHARE_STEP: f64 = 1e-4;
 const ITERATIONS_MAX: usize = 30;
-/// A step that gains less of the sum of squares is the last one.
-const GAIN_MIN: f64 = 1e-10;
+/// A step that gains less of the sum of squares, or of a thousandth, is the last one.
+const GAIN_MIN: f64 = 1e-6;
 
 /// What was measured during the fault, per unit, and how well.
 #[derive(Debug, Clone)]
@@ -319,7 +319,7 @@ impl<'a> Problem<'a> {
                 let new = at.and_then(|at| Some((at, square(&self.residual(&at, &there[1..])?))));
                 match new {
                     Some((at, new)) if new < chi_square => {
-                        gained = chi_square - new > GAIN_MIN * (1e-9 + chi_square);
+                        gained = chi_square - new > GAIN_MIN * (1e-3 + chi_square);
                         (x, chi_square, place) = (there, new, at);
                         damping = (damping * 0.1).max(1e-12);
                         break;
