@@ -239,6 +239,10 @@ fn what_cannot_be_used_is_refused_with_its_field() {
     check(&|_, r, _| r.during.current_a[0].re = f64::NAN, "during.current");
     check(&|_, r, _| r.during.voltage_v[2].im = f64::INFINITY, "during.voltage");
     check(&|_, r, _| r.during = r.before, "the fault is not on this feeder");
+    check(
+        &|_, r, _| r.during.current_a.swap(0, 1),
+        "during.current: no fault on this feeder explains it",
+    );
     check(&|_, r, _| r.accuracy.current = 0.0, "accuracy.current: 0 is not usable");
     check(&|_, _, o| o.gasps = vec![4711], "gasps: 4711 names no node");
     check(&|_, _, o| o.resistance_max_ohm = f64::NAN, "resistance_max_ohm: NaN");
@@ -269,7 +273,7 @@ fn what_cannot_be_used_is_refused_with_its_field() {
     );
     check(
         &|d, _, _| d["asym_load"][0]["p_specified"] = json!([1e12, 1e12, 1e12]),
-        "the state before the fault did not converge",
+        "before.current: the network's loads do not draw it",
     );
 }
 

@@ -15,6 +15,8 @@ const SCALE_SIGMA: f64 = 1.0;
 /// The voltages before the fault are found when none changes by more, per unit.
 const TOLERANCE_PU: f64 = 1e-11;
 const ITERATIONS_MAX: usize = 100;
+/// Most of the current before the fault that scaled loads may leave unexplained.
+const UNEXPLAINED_MAX: f64 = 0.5;
 const SCALE_ITERATIONS_MAX: usize = 8;
 
 /// Consumption by phase at rated voltage, per unit, by how it depends on the voltage.
@@ -165,6 +167,16 @@ impl Loads {
             if change.amax() < 1e-9 {
                 break;
             }
+        }
+        let unexplained: f64 = (0..12)
+            .filter(|row| row % 4 < 2)
+            .map(|row| (now[row] * sigma[row / 4]).powi(2))
+            .sum();
+        if !(unexplained.sqrt() <= UNEXPLAINED_MAX * current.norm()) {
+            return Err(GridError::FaultRecord {
+                field: "before.current",
+                reason: "the network's loads do not draw it, whatever they are scaled by; check the loads' units, the order of the record's phases and head.branch".to_owned(),
+            });
         }
         // the rows of the measured current alone
         let square: f64 = (0..12).filter(|row| row % 4 < 2).map(|row| now[row] * now[row]).sum();

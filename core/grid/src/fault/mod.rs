@@ -50,6 +50,8 @@ const SECTION_MARGIN: f64 = 300.0;
 /// A current that the healthy feeder explains with this sum of squares over six readings or less is no fault's: noise alone exceeds it
 /// once in a million.
 const FAULT_CHI_SQUARE_MIN: f64 = 39.0;
+/// Most of the square of the healthy feeder's misfit that the best fault may leave.
+const UNEXPLAINED_MAX: f64 = 0.25;
 /// Readings near zero are no better than this share of the largest phase.
 const FLOOR_SHARE: f64 = 0.2;
 /// Candidates less probable than this are left out, but for the first two.
@@ -255,6 +257,9 @@ pub fn locate(network: &Network, record: &FaultRecord, options: &LocateOptions) 
         };
         problem.follow(&search, pass == 0);
         let Some((section, best)) = problem.best() else { break };
+        if pass + 1 == PASSES {
+            refuse_unexplained(&measured, &reduction, best)?;
+        }
         let resistance_pu: Vec<f64> = best.resistance_ohm.iter().map(|r| r / search.z_base_ohm(section)).collect();
         if let Some(place) = search.place(section, best.share) {
             at_fault = faulted_admittance(&reduction.at_head, &place, best.kind, &resistance_pu);
@@ -388,6 +393,20 @@ fn refuse_calm(measured: &Measured, reduction: &Reduction) -> Result<(), GridErr
         true => Err(GridError::FaultRecord {
             field: "during.current",
             reason: "the loads alone draw it at this voltage: the fault is not on this feeder; use the record of another head".to_owned(),
+        }),
+    }
+}
+
+/// Refuses a record of which the best fault explains next to nothing.
+fn refuse_unexplained(measured: &Measured, reduction: &Reduction, best: &Fit) -> Result<(), GridError> {
+    let healthy = reduction.at_head * measured.voltage;
+    let square: f64 = measured.residual(&healthy).iter().map(|r| r * r).sum();
+    match best.chi_square > FAULT_CHI_SQUARE_MIN.max(UNEXPLAINED_MAX * square) {
+        false => Ok(()),
+        true => Err(GridError::FaultRecord {
+            field: "during.current",
+            reason: "no fault on this feeder explains it; check head.branch, the order of the phases and the type, if one is given"
+                .to_owned(),
         }),
     }
 }

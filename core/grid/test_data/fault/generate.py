@@ -2,7 +2,8 @@
 # requirements: dss-python==0.15.7 numpy==2.4.6   (Python >= 3.11)
 """Fault records of three feeders, simulated by OpenDSS.
 
-  generate.py            write network.json, lines.csv and records.json of each feeder next to this script
+  generate.py            write network.json, lines.csv, records.json and record.json (the first one, as the command line takes it)
+                         of each feeder next to this script
   generate.py --check    generate anew and compare: equal networks, phasors within 1e-5
 
 In OpenDSS a line of one phase is a line of one phase, every load is off from what network.json says by a factor between 0.7 and 1.3,
@@ -140,6 +141,11 @@ def phasors(pair):
             [digits(abs(x)) for x in pair[1]], [digits(cmath.phase(x)) for x in pair[1]]]
 
 
+def as_record(values):
+    u, u_angle, i, i_angle = values
+    return dict(voltage=dict(magnitude_v=u, angle_rad=u_angle), current=dict(magnitude_a=i, angle_rad=i_angle))
+
+
 def records(feeder, seed):
     draw = random.Random(seed)
     head = feeder.data["line"][0]["id"]
@@ -166,11 +172,13 @@ def files(name):
     dataset = dict(version="1.0", type="input", is_batch=False, attributes={}, data={k: v for k, v in feeder.data.items() if v})
     rows = ["branch_id,length_m,phases,device"]
     rows += [f"{l['id']},{feeder.length[l['id']]},{feeder.phases.get(l['id'], '')},{int(l['id'] in feeder.fuses)}" for l in feeder.data["line"]]
-    lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in records(feeder, sum(map(ord, name))))
+    made = list(records(feeder, sum(map(ord, name))))
+    lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in made)
     table = ",\n".join(f'"{k}": [\n' + ",\n".join(json.dumps(i) for i in v) + "\n]" for k, v in dataset.pop("data").items())
     network = json.dumps(dataset)[:-1] + ', "data": {\n' + table + "\n}}\n"
     head = dict(node=HEAD, branch=feeder.data["line"][0]["id"])
-    return {"network.json": network, "lines.csv": "\n".join(rows) + "\n",
+    example = dict(head=head, frequency_hz=50, before=as_record(made[0]["before"]), during=as_record(made[0]["during"]))
+    return {"record.json": json.dumps(example) + "\n", "network.json": network, "lines.csv": "\n".join(rows) + "\n",
             "records.json": '{"head":' + json.dumps(head) + ',"records":[\n' + lines + "\n]}\n"}
 
 
@@ -191,7 +199,7 @@ def main():
                 print(f"{name}/{file}: {len(text) / 1e3:.0f} kB")
                 continue
             old = (folder / file).read_text()
-            if file != "records.json":
+            if not file.startswith("record"):
                 same = old == text
             else:
                 pairs = list(zip(numbers(json.loads(old)), numbers(json.loads(text)), strict=True))
