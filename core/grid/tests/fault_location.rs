@@ -241,7 +241,7 @@ fn what_cannot_be_used_is_refused_with_its_field() {
     check(&|_, r, _| r.during = r.before, "the fault is not on this feeder");
     check(
         &|_, r, _| r.during.current_a.swap(0, 1),
-        "during.current: no fault on this feeder explains it",
+        "during.current: no fault where one is looked for explains it",
     );
     check(&|_, r, _| r.accuracy.current = 0.0, "accuracy.current: 0 is not usable");
     check(&|_, _, o| o.gasps = vec![4711], "gasps: 4711 names no node");

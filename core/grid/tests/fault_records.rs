@@ -187,9 +187,12 @@ struct Limits {
 fn check(name: &str, noise: Option<u64>, with_gasps: bool, limits: &Limits) {
     let score = score(&case(name), noise, with_gasps);
     println!("{name}, noise {}, gasps {with_gasps}: {score:?}", noise.is_some());
-    assert_eq!((score.n, score.refused), (220, 0), "{name}");
+    assert_eq!(score.n, 220, "{name}");
+    // so many gasps can be lost that they name a device below the fault: that is refused, and counts as not found
+    assert!(score.refused <= usize::from(with_gasps) * 2, "{name}: {score:?}");
     assert!(score.error[0] <= limits.error, "{name}: {score:?}");
-    assert!(score.among_two >= limits.among_two, "{name}: {score:?}");
+    assert!(score.among_two >= limits.among_two && score.first >= 0.4, "{name}: {score:?}");
+    assert!(score.median_misfit < 3.0, "{name}: {score:?}");
     assert!(score.type_right >= 0.9 && score.type_at_head_right >= 0.9, "{name}: {score:?}");
     // the stated deviation of the distance is neither far too small nor a way out
     assert!(

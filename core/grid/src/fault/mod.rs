@@ -405,7 +405,7 @@ fn refuse_unexplained(measured: &Measured, reduction: &Reduction, best: &Fit) ->
         false => Ok(()),
         true => Err(GridError::FaultRecord {
             field: "during.current",
-            reason: "no fault on this feeder explains it; check head.branch, the order of the phases and the type, if one is given"
+            reason: "no fault where one is looked for explains it; check head.branch, the order of the phases, and the gasps and the type if they are given"
                 .to_owned(),
         }),
     }
