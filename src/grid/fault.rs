@@ -199,6 +199,7 @@ fn table(found: &FaultLocation) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
