@@ -1,5 +1,6 @@
 //! `flexmeter grid`: the grid engine on the command line, for one case in power-grid-model JSON.
 
+mod fault;
 mod reconfigure;
 mod table;
 
@@ -27,6 +28,8 @@ pub(crate) enum GridCommand {
     Observability(ObservabilityArgs),
     /// Which switches to move so that a radial grid loses less, and in which order.
     Reconfigure(reconfigure::ReconfigureArgs),
+    /// Where a fault is, from voltages and currents at the feeder's head.
+    Fault(fault::FaultArgs),
 }
 
 /// What every calculation takes.
@@ -110,6 +113,7 @@ pub(crate) fn run(command: &GridCommand) -> anyhow::Result<ExitCode> {
             false => observability::<1, 4>(args, network),
         }),
         GridCommand::Reconfigure(args) => reconfigure::run(args),
+        GridCommand::Fault(args) => fault::run(args),
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Bundle {
 }
 
 /// Lines of a table with header, as fields by name.
-fn rows<'a>(file: &'static str, text: &'a str, columns: &[&'static str]) -> Result<Vec<(usize, Vec<&'a str>)>, GridError> {
+pub(crate) fn rows<'a>(file: &'static str, text: &'a str, columns: &[&'static str]) -> Result<Vec<(usize, Vec<&'a str>)>, GridError> {
     let refused = |line: usize, reason: String| GridError::Bundle { file, line, reason };
     let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim_end_matches('\r')));
     let header: Vec<&str> = lines
@@ -114,7 +114,7 @@ fn rows<'a>(file: &'static str, text: &'a str, columns: &[&'static str]) -> Resu
         .collect()
 }
 
-fn parse<T: std::str::FromStr>(file: &'static str, line: usize, column: &str, text: &str) -> Result<T, GridError> {
+pub(crate) fn parse<T: std::str::FromStr>(file: &'static str, line: usize, column: &str, text: &str) -> Result<T, GridError> {
     text.parse().map_err(|_| GridError::Bundle {
         file,
         line,

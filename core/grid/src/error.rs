@@ -212,6 +212,14 @@ pub enum GridError {
         /// The position it waits for.
         wanted: &'static str,
     },
+    /// A fault record, or what is given beside it, that cannot be used.
+    #[error("fault record: {field}: {reason}")]
+    FaultRecord {
+        /// The field.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
     /// Something that does not fit the areas of a bundle.
     #[error("area {area}: {reason}")]
     Area {

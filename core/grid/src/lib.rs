@@ -17,6 +17,7 @@ pub mod bundle;
 mod elimination;
 pub mod error;
 pub mod estimation;
+pub mod fault;
 mod flows;
 mod model;
 pub mod network;

@@ -94,7 +94,7 @@ def main():
             else:
                 print(f"{name}: {sum(map(len, files.values())) / 1e3:.0f} kB", flush=True)
     if args.check and not args.names:
-        own = {"reconfiguration"}  # written by its own script
+        own = {"fault", "reconfiguration"}  # written by scripts of their own
         strays = [p.name for p in HERE.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and p.name not in CASES.keys() | own]
         problems += [f"{s}: no such case in generate.py" for s in strays]
     if problems:
