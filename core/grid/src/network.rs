@@ -494,6 +494,11 @@ impl Network {
         }
     }
 
+    /// Takes all supply away.
+    pub fn disconnect_sources(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.connected = false);
+    }
+
     /// Adds a load at a node of which nothing is known.
     pub fn add_unread_load(&mut self, node: usize) {
         if node >= self.nodes.len() {
