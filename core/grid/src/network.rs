@@ -518,7 +518,7 @@ impl Network {
     }
 
     /// Adds a voltage sensor without a reading; its index.
-    pub(crate) fn add_voltage_sensor(&mut self, node: usize) -> usize {
+    pub fn add_voltage_sensor(&mut self, node: usize) -> usize {
         let (id, index) = (self.free_id(), self.voltage_sensors.len());
         self.references.insert(id, Reference::VoltageSensor(index));
         self.voltage_sensors.push(VoltageSensor {

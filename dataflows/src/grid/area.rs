@@ -19,9 +19,12 @@ use super::tenant::{Grid, Topology};
 
 /// Voltages of the solution are settled to this, per unit: what two histories of the same readings may differ by.
 const TOLERANCE_PU: f64 = 1e-11;
-/// The area above tells its angles again when they have moved by more than this, rad. They matter in second order only, so this leaves an
-/// error of the order of its square.
-const ANGLE_NEWS_RAD: f64 = 1e-5;
+/// Angles are told to the areas below in whole multiples of this, rad: what moves by less is no news, so that one reading does not set
+/// every area of a district going. Beside what is assumed of the angles (0.005 rad) it does not count, and what it does to the message up
+/// is of second order. Rounding, rather than waiting until they have moved far enough, keeps the estimate free of its history.
+const ANGLE_STEP_RAD: f64 = 1e-4;
+/// Standard deviation of a voltage nobody measures, as a share of the rated one (EN 50160 allows 10 % either way).
+const RATED_VOLTAGE_SPREAD: f64 = 0.1;
 /// Most readings that one estimate leaves out as bad.
 const N_SUSPECTS_MAX: usize = 20;
 
@@ -76,6 +79,9 @@ struct EstimatedArea<const N: usize, const B: usize> {
     node_ids: Arc<[i64]>,
     sensors: Vec<MeterSensors>,
     unmetered: Vec<UnmeteredLoad>,
+    /// Says that the root is near its rated voltage while nobody measures one.
+    rated_voltage: usize,
+    assumes_voltage: bool,
     /// By place of the meter.
     said: Vec<Option<MeterSaid>>,
     ages: Vec<u32>,
@@ -119,6 +125,8 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             node_ids: Arc::new([]),
             sensors: Vec::new(),
             unmetered: Vec::new(),
+            rated_voltage: 0,
+            assumes_voltage: false,
             said: (0..n_meters).map(|_| None).collect(),
             ages: vec![0; n_meters],
             tick: i64::MIN,
@@ -172,6 +180,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// Writes what is known into the sensors.
     fn write_readings(&mut self) {
         self.clock = self.clock_now();
+        self.assumes_voltage = true;
         for (place, &index) in self.grid.meters_of(self.index).iter().enumerate() {
             let meter = &self.grid.bundle().meters[index];
             let sensors = self.sensors[place];
@@ -193,6 +202,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                     (([f64::NAN; 3], 1.0), is_load.then(|| reading::never_heard(&meter.phases, &rated)))
                 }
             };
+            self.assumes_voltage &= voltage.0.iter().all(|u| u.is_nan());
             self.area.network.set_voltage_reading(sensors.voltage, voltage.0, voltage.1);
             if let (Some(sensor), Some(power)) = (sensors.power, power) {
                 self.area
@@ -200,6 +210,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                     .set_power_reading(sensor, power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
             }
         }
+        let rated_v = self.area.network.nodes()[self.area.root].u_rated_v / 3f64.sqrt();
+        let assumed_v = if self.assumes_voltage { rated_v } else { f64::NAN };
+        self.area
+            .network
+            .set_voltage_reading(self.rated_voltage, [assumed_v; 3], RATED_VOLTAGE_SPREAD * rated_v);
     }
 
     /// An estimator that knows what is known; the one at hand where it can be told the difference.
@@ -296,6 +311,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     fn boundary(&mut self) -> Option<Vec<f64>> {
         self.area.entrance?;
         let (estimator, uncertainty) = (self.estimator.as_ref()?, self.uncertainty.as_ref()?);
+        if !estimator.topology().is_energised(self.area.root) {
+            return None;
+        }
         match estimator.boundary(&self.area.network, uncertainty, self.area.root) {
             Ok(boundary) => Some(boundary.to_numbers()),
             Err(error) => {
@@ -313,11 +331,8 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         };
         for &(child, root) in &self.area.children {
             let Some(u) = estimator.voltage_pu(root) else { continue };
-            let angles: [f64; N] = std::array::from_fn(|k| (u[k] * u[0].conj()).arg());
-            let before = self.sent_down.get(&(child as u32));
-            let has_moved = before.is_none_or(|before| (0..N).any(|k| (before[k] - angles[k]).abs() > ANGLE_NEWS_RAD));
-            if has_moved {
-                self.sent_down.insert(child as u32, angles);
+            let angles: [f64; N] = std::array::from_fn(|k| ((u[k] * u[0].conj()).arg() / ANGLE_STEP_RAD).round() * ANGLE_STEP_RAD);
+            if self.sent_down.insert(child as u32, angles) != Some(angles) {
                 told.push((child as u32, angles.to_vec()));
             }
         }
@@ -373,7 +388,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             j: trust.map_or(0.0, |trust| trust.j),
             degrees_of_freedom: trust.map_or(0, |trust| trust.degrees_of_freedom as u32),
             suspects: self.suspects.clone(),
-            observable: self.problem.is_none() && n_pseudo == 0 && self.estimator.is_some(),
+            observable: self.problem.is_none() && n_pseudo == 0 && !self.assumes_voltage && self.estimator.is_some(),
             n_measurements: n_measurements as u32,
             n_pseudo: n_pseudo as u32,
             problem: self.problem.clone(),
@@ -400,6 +415,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         }
         let meters = self.grid.meters_of(self.index);
         (self.sensors, self.unmetered) = self.grid.bundle().add_sensors(&mut self.area, meters);
+        self.rated_voltage = self.area.network.add_voltage_sensor(self.area.root);
         let stand_ins = self.area.appliances.len();
         self.unmetered.retain(|load| load.appliance < stand_ins);
         for load in &self.unmetered {

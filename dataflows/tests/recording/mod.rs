@@ -81,6 +81,13 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
+    /// As after these messages.
+    pub(crate) fn until(messages: &[Logged]) -> Self {
+        let mut blocks = Self::default();
+        blocks.of(messages);
+        blocks
+    }
+
     pub(crate) fn of(&mut self, messages: &[Logged]) -> Vec<RecordBlock> {
         let mut blocks: BTreeMap<u32, RecordBlock> = BTreeMap::new();
         for message in messages {
