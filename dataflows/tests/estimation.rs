@@ -226,6 +226,7 @@ fn the_levels_say_what_one_joined_estimate_says() {
     for seed in 0..4 {
         let mut district = district(
             Size {
+                n_mv: 1,
                 n_lv: 4,
                 n_concentrators: 3,
                 n_customers: 6,
@@ -319,6 +320,7 @@ fn a_wrong_reading_is_left_out_and_its_meter_named() {
 fn only_the_areas_above_a_reading_are_estimated_again() {
     let mut district = district(
         Size {
+            n_mv: 1,
             n_lv: 8,
             n_concentrators: 3,
             n_customers: 4,

@@ -499,11 +499,8 @@ impl Network {
         self.sources.iter_mut().for_each(|source| source.connected = false);
     }
 
-    /// Adds a load at a node of which nothing is known.
-    pub fn add_unread_load(&mut self, node: usize) {
-        if node >= self.nodes.len() {
-            return;
-        }
+    /// Adds a load at a node, with a sensor that has no reading yet; the sensor's index in [`Self::power_sensors`].
+    pub fn add_unread_load(&mut self, node: usize) -> usize {
         let id = self.free_id();
         self.references.insert(id, Reference::Appliance(self.appliances.len()));
         self.appliances.push(Appliance {
@@ -515,6 +512,7 @@ impl Network {
             p_w: PerPhase::Phases([f64::NAN; 3]),
             q_var: PerPhase::Phases([f64::NAN; 3]),
         });
+        self.add_power_sensor(Terminal::Appliance(self.appliances.len() - 1))
     }
 
     /// Adds a voltage sensor without a reading; its index.

@@ -8,21 +8,29 @@ use std::sync::Arc;
 
 use flexmeter_grid::areas::{Area, Entrance};
 use flexmeter_grid::bundle::{MeterSensors, UnmeteredLoad};
-use flexmeter_grid::estimation::{BoundaryEstimate, EstimateOptions, Estimator, Sensor, Trust, Uncertainty};
+use flexmeter_grid::estimation::{BoundaryEstimate, EstimateOptions, Estimator, Residual, Sensor, Trust, Uncertainty};
 use flexmeter_grid::{BASE_POWER_VA, Complex, GridError};
 use flexmeter_model::outcome::{AreaEstimate, GridQuality, NodeState};
 use flexmeter_model::{EventTime, TenantId};
 
-use super::reading::{self, FLOW_AGE_MAX, MeterSaid};
+use super::mail::{UpMessage, UpPower};
+use super::reading::{self, FLOW_AGE_MAX, MeterSaid, Times};
 use super::settings::EstimationConfig;
 use super::tenant::{Grid, Topology};
 
 /// Voltages of the solution are settled to this, per unit: what two histories of the same readings may differ by.
 const TOLERANCE_PU: f64 = 1e-11;
+/// Estimates one after the other before what still moves is taken as rounding.
+const N_SETTLING: usize = 5;
 /// Angles are told to the areas below in whole multiples of this, rad: what moves by less is no news, so that one reading does not set
 /// every area of a district going. Beside what is assumed of the angles (0.005 rad) it does not count, and what it does to the message up
 /// is of second order. Rounding, rather than waiting until they have moved far enough, keeps the estimate free of its history.
 const ANGLE_STEP_RAD: f64 = 1e-4;
+const BALANCED_RAD: f64 = std::f64::consts::TAU / 3.0;
+/// Angles between phases beyond 120 degrees and this, rad, are no grid's.
+const UNBALANCE_MAX_RAD: f64 = 0.1;
+/// Voltages outside, per unit, are no grid's: the estimate has gone astray.
+const PLAUSIBLE_PU: std::ops::Range<f64> = 0.5..1.5;
 /// Standard deviation of a voltage nobody measures, as a share of the rated one (EN 50160 allows 10 % either way).
 const RATED_VOLTAGE_SPREAD: f64 = 0.1;
 /// Most readings that one estimate leaves out as bad.
@@ -32,7 +40,7 @@ const N_SUSPECTS_MAX: usize = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     /// To the area above: a new boundary estimate, or that there is none any more.
-    pub(crate) up: Option<Option<Vec<f64>>>,
+    pub(crate) up: Option<Option<UpMessage>>,
     /// To areas below: index of the area and the angles found at its root, rad against phase a.
     pub(crate) down: Vec<(u32, Vec<f64>)>,
 }
@@ -44,7 +52,7 @@ pub(crate) trait Estimated: Send {
     /// What a meter (by its place in the area) says now.
     fn hear(&mut self, meter: usize, said: MeterSaid);
     /// What an area below says about its root now, with the event time of its newest reading.
-    fn hear_below(&mut self, child: u32, message: Option<&[f64]>, event_time: i64);
+    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, event_time: i64);
     /// What the area above has found for the angles of the root.
     fn expect(&mut self, angles_rad: &[f64]);
     /// Log time has reached this multiple of the step; whether some reading's age has changed by that.
@@ -81,7 +89,11 @@ struct EstimatedArea<const N: usize, const B: usize> {
     unmetered: Vec<UnmeteredLoad>,
     /// Says that the root is near its rated voltage while nobody measures one.
     rated_voltage: usize,
-    assumes_voltage: bool,
+    /// Sensors of the loads that stand for the areas below, in the order of [`Area::children`].
+    stand_ins: Vec<usize>,
+    /// Messages of areas below count as powers alone: with all they say there was no estimate.
+    is_cautious: bool,
+    assumes_voltage: [bool; 3],
     /// By place of the meter.
     said: Vec<Option<MeterSaid>>,
     ages: Vec<u32>,
@@ -98,15 +110,18 @@ struct EstimatedArea<const N: usize, const B: usize> {
     /// Whether the estimator at hand was told to leave readings out.
     has_left_out: bool,
     problem: Option<String>,
-    sent_up: Option<Vec<f64>>,
+    sent_up: Option<UpMessage>,
     sent_down: BTreeMap<u32, [f64; N]>,
 }
 
 /// What an area below has said.
 struct Message<const N: usize> {
-    /// `None`: it has no estimate, so nothing is known of its power.
     boundary: Option<BoundaryEstimate<N>>,
+    /// The power alone. Without it the area below has no estimate, and nothing is known.
+    power: Option<UpPower>,
     is_new: bool,
+    /// Whether the estimator at hand was told the boundary.
+    is_told: bool,
     event_time: i64,
 }
 
@@ -126,7 +141,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             sensors: Vec::new(),
             unmetered: Vec::new(),
             rated_voltage: 0,
-            assumes_voltage: false,
+            stand_ins: Vec::new(),
+            is_cautious: false,
+            assumes_voltage: [true; 3],
             said: (0..n_meters).map(|_| None).collect(),
             ages: vec![0; n_meters],
             tick: i64::MIN,
@@ -161,14 +178,40 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         }
     }
 
-    /// The upper median of what its meters have reached: neither one clock that runs ahead nor a few silent meters move it.
+    /// The newest moment that one of its meters, or an area below, speaks of; no meter's clock runs ahead of the log's here.
     fn clock_now(&self) -> i64 {
-        let mut newest: Vec<i64> = self.said.iter().flatten().map(MeterSaid::newest).collect();
-        let middle = newest.len() / 2;
-        if newest.is_empty() {
-            return i64::MIN;
+        let own = self.said.iter().flatten().map(MeterSaid::reached);
+        own.chain(self.messages.values().map(|message| message.event_time)).max().unwrap_or(i64::MIN)
+    }
+
+    /// Steps by which what an area below has said lags behind.
+    fn age_of_message(&self, message: &Message<N>) -> u32 {
+        let times = Times {
+            event: message.event_time,
+            received: i64::MAX,
+        };
+        reading::age(times, self.clock, self.tick, self.config.step_us)
+    }
+
+    /// Tells the stand-ins of the areas below what power flows there, as far as it is not for a boundary estimate to say. An estimator that
+    /// was told a boundary which no longer counts is of no use.
+    fn write_messages(&mut self) {
+        for (place, &(child, _)) in self.area.children.iter().enumerate() {
+            let Some(message) = self.messages.get(&(child as u32)) else { continue };
+            let age = self.age_of_message(message);
+            let is_boundary = message.boundary.is_some() && age == 0 && !self.is_cautious;
+            let power = message.power.filter(|_| !is_boundary).map_or(reading::NOTHING, |power| reading::aged_flow(&power, age));
+            self.area
+                .network
+                .set_power_reading(self.stand_ins[place], power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
+            if message.is_told && !is_boundary {
+                self.estimator = None;
+            }
+            let is_new = message.is_new || is_boundary && !message.is_told;
+            if let Some(message) = self.messages.get_mut(&(child as u32)) {
+                (message.is_told, message.is_new) = (is_boundary, is_new);
+            }
         }
-        *newest.select_nth_unstable(middle).1
     }
 
     /// Ages of voltage and power of a meter.
@@ -180,7 +223,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// Writes what is known into the sensors.
     fn write_readings(&mut self) {
         self.clock = self.clock_now();
-        self.assumes_voltage = true;
+        self.assumes_voltage = [true; 3];
         for (place, &index) in self.grid.meters_of(self.index).iter().enumerate() {
             let meter = &self.grid.bundle().meters[index];
             let sensors = self.sensors[place];
@@ -202,7 +245,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                     (([f64::NAN; 3], 1.0), is_load.then(|| reading::never_heard(&meter.phases, &rated)))
                 }
             };
-            self.assumes_voltage &= voltage.0.iter().all(|u| u.is_nan());
+            for k in 0..3 {
+                self.assumes_voltage[k] &= voltage.0[k].is_nan();
+            }
             self.area.network.set_voltage_reading(sensors.voltage, voltage.0, voltage.1);
             if let (Some(sensor), Some(power)) = (sensors.power, power) {
                 self.area
@@ -211,10 +256,10 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             }
         }
         let rated_v = self.area.network.nodes()[self.area.root].u_rated_v / 3f64.sqrt();
-        let assumed_v = if self.assumes_voltage { rated_v } else { f64::NAN };
+        let assumed_v = self.assumes_voltage.map(|assumed| if assumed { rated_v } else { f64::NAN });
         self.area
             .network
-            .set_voltage_reading(self.rated_voltage, [assumed_v; 3], RATED_VOLTAGE_SPREAD * rated_v);
+            .set_voltage_reading(self.rated_voltage, assumed_v, RATED_VOLTAGE_SPREAD * rated_v);
     }
 
     /// An estimator that knows what is known; the one at hand where it can be told the difference.
@@ -233,7 +278,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         };
         for &(child, root) in &self.area.children {
             let Some(message) = self.messages.get_mut(&(child as u32)) else { continue };
-            if let Some(boundary) = message.boundary.as_ref().filter(|_| message.is_new)
+            if let Some(boundary) = message.boundary.as_ref().filter(|_| message.is_new && message.is_told)
                 && estimator.topology().is_energised(root)
             {
                 estimator.set_boundary(&self.area.network, root, boundary)?;
@@ -248,28 +293,39 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     }
 
     fn solve(&mut self) -> Result<(), GridError> {
+        self.write_messages();
         let mut estimator = self.prepare()?;
-        if estimator.estimate().is_err() {
+        if settle(&mut estimator).is_err() {
             // from far away the last state may be a bad beginning
             self.estimator = None;
             estimator = self.prepare()?;
-            estimator.estimate()?;
+            settle(&mut estimator)?;
         }
         let mut uncertainty = estimator.uncertainty()?;
         let mut trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
         let mut removed = Vec::new();
+        let mut good = None;
         while trust.is_suspicious() && removed.len() < N_SUSPECTS_MAX {
             let limit = trust.residual_limit(self.config.false_alarm_rate);
             let Some(worst) = trust.worst().copied().filter(|worst| worst.normalized.is_some_and(|r| r.abs() > limit)) else {
                 break;
             };
-            estimator.set_enabled(&self.area.network, &worst, false)?;
-            self.tell_again(&mut estimator)?;
-            estimator.estimate()?;
-            uncertainty = estimator.uncertainty()?;
+            let before = estimator.clone();
+            let without = self.without(&mut estimator, &worst);
+            let Ok(found) = without else {
+                // what is left does not determine the state any more: better with the reading than without an answer
+                good = Some(before);
+                break;
+            };
+            uncertainty = found;
             trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
             removed.push(worst.sensor);
         }
+        if let Some(mut before) = good {
+            uncertainty = before.uncertainty()?;
+            estimator = before;
+        }
+        self.check_plausible(&estimator)?;
         self.has_left_out = !removed.is_empty();
         self.suspects = self.names_of(&removed);
         self.uncertainty = Some(uncertainty);
@@ -278,15 +334,34 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         Ok(())
     }
 
-    /// After a reading was taken out, messages are set again: the estimator keeps them, but not what takes their assumptions back.
-    fn tell_again(&self, estimator: &mut Estimator<N, B>) -> Result<(), GridError> {
+    /// An estimate that has gone astray must not lead others astray.
+    fn check_plausible(&self, estimator: &Estimator<N, B>) -> Result<(), GridError> {
+        let voltages = (0..self.area.nodes.len()).filter_map(|node| Some((node, estimator.voltage_pu(node)?)));
+        let astray = voltages.flat_map(|(node, u)| u.map(|u| (node, u.norm()))).find(|(_, u)| !PLAUSIBLE_PU.contains(u));
+        match astray {
+            None => Ok(()),
+            Some((node, u)) => Err(GridError::Area {
+                area: self.path.to_string(),
+                reason: format!(
+                    "its readings lead to {u:.2} per unit at node {}; check them for swapped phases, wrong signs, wrong units",
+                    self.area.network.nodes()[node].id
+                ),
+            }),
+        }
+    }
+
+    /// Estimates without a reading. Messages are set again then: the estimator keeps them, but not what takes their assumptions back.
+    fn without(&self, estimator: &mut Estimator<N, B>, reading: &Residual) -> Result<Uncertainty<N, B>, GridError> {
+        estimator.set_enabled(&self.area.network, reading, false)?;
         for &(child, root) in &self.area.children {
-            let boundary = self.messages.get(&(child as u32)).and_then(|message| message.boundary.as_ref());
+            let message = self.messages.get(&(child as u32)).filter(|message| message.is_told);
+            let boundary = message.and_then(|message| message.boundary.as_ref());
             if let Some(boundary) = boundary.filter(|_| estimator.topology().is_energised(root)) {
                 estimator.set_boundary(&self.area.network, root, boundary)?;
             }
         }
-        Ok(())
+        settle(estimator)?;
+        estimator.uncertainty()
     }
 
     /// The meters behind suspicious sensors; a pseudo-measurement that does not fit is nobody's mistake.
@@ -308,14 +383,16 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     }
 
     /// What to say to the area above.
-    fn boundary(&mut self) -> Option<Vec<f64>> {
+    fn boundary(&mut self) -> Option<UpMessage> {
         self.area.entrance?;
         let (estimator, uncertainty) = (self.estimator.as_ref()?, self.uncertainty.as_ref()?);
         if !estimator.topology().is_energised(self.area.root) {
             return None;
         }
         match estimator.boundary(&self.area.network, uncertainty, self.area.root) {
-            Ok(boundary) => Some(boundary.to_numbers()),
+            // what was assumed of a voltage cannot be taken back to the last digit: better to say less
+            Ok(boundary) if self.assumes_voltage == [false; 3] && !self.is_cautious => Some(UpMessage::Boundary(boundary.to_numbers())),
+            Ok(boundary) => Some(UpMessage::Power(power_of(&boundary))),
             Err(error) => {
                 self.problem = Some(error.to_string());
                 None
@@ -331,7 +408,13 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         };
         for &(child, root) in &self.area.children {
             let Some(u) = estimator.voltage_pu(root) else { continue };
-            let angles: [f64; N] = std::array::from_fn(|k| ((u[k] * u[0].conj()).arg() / ANGLE_STEP_RAD).round() * ANGLE_STEP_RAD);
+            let angles: [f64; N] = std::array::from_fn(|k| {
+                let angle = (u[k] * u[0].conj()).arg();
+                let balanced = [0.0, -BALANCED_RAD, BALANCED_RAD][k];
+                // no grid turns its phases that far: then the area below knows better by itself
+                let told = if (angle - balanced).abs() < UNBALANCE_MAX_RAD { angle } else { balanced };
+                (told / ANGLE_STEP_RAD).round() * ANGLE_STEP_RAD
+            });
             if self.sent_down.insert(child as u32, angles) != Some(angles) {
                 told.push((child as u32, angles.to_vec()));
             }
@@ -388,11 +471,35 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             j: trust.map_or(0.0, |trust| trust.j),
             degrees_of_freedom: trust.map_or(0, |trust| trust.degrees_of_freedom as u32),
             suspects: self.suspects.clone(),
-            observable: self.problem.is_none() && n_pseudo == 0 && !self.assumes_voltage && self.estimator.is_some(),
+            observable: self.problem.is_none() && n_pseudo == 0 && self.assumes_voltage == [false; 3] && self.estimator.is_some(),
             n_measurements: n_measurements as u32,
             n_pseudo: n_pseudo as u32,
             problem: self.problem.clone(),
         }
+    }
+}
+
+/// Estimates until the last digits have settled. Slow steps end an estimate early as rounding, which they need not be: beside messages from
+/// below the factors are Gauss-Newton's, and these lead there a little at a time.
+fn settle<const N: usize, const B: usize>(estimator: &mut Estimator<N, B>) -> Result<(), GridError> {
+    for _ in 0..N_SETTLING {
+        if estimator.estimate()?.step_pu <= TOLERANCE_PU {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What a boundary estimate says of the power alone.
+fn power_of<const N: usize>(boundary: &BoundaryEstimate<N>) -> UpPower {
+    // the symmetric estimate counts all phases, each takes a third of it
+    let (phase, base_va) = (|k: usize| if N == 1 { 0 } else { k }, BASE_POWER_VA / 3.0);
+    let sigma = |row: usize| boundary.covariance[row][row].max(0.0).sqrt() * base_va;
+    UpPower {
+        p_w: std::array::from_fn(|k| boundary.power_pu[phase(k)].re * base_va),
+        q_var: std::array::from_fn(|k| boundary.power_pu[phase(k)].im * base_va),
+        p_sigma_w: std::array::from_fn(|k| sigma(2 * N + phase(k))),
+        q_sigma_var: std::array::from_fn(|k| sigma(3 * N + phase(k))),
     }
 }
 
@@ -410,9 +517,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         let own = self.area.nodes.len() - self.area.children.len();
         self.node_ids = self.area.network.nodes()[..own].iter().map(|node| node.id).collect();
         // until an area below has spoken, its power is unknown, not zero
-        for (_, root) in self.area.children.clone() {
-            self.area.network.add_unread_load(root);
-        }
+        self.stand_ins = (self.area.children.iter().map(|&(_, root)| self.area.network.add_unread_load(root))).collect();
         let meters = self.grid.meters_of(self.index);
         (self.sensors, self.unmetered) = self.grid.bundle().add_sensors(&mut self.area, meters);
         self.rated_voltage = self.area.network.add_voltage_sensor(self.area.root);
@@ -424,6 +529,9 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
             self.area
                 .network
                 .set_power_reading(load.power, power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
+        }
+        for message in self.messages.values_mut() {
+            (message.is_told, message.is_new) = (false, true);
         }
         let below: Vec<u32> = self.area.children.iter().map(|&(child, _)| child as u32).collect();
         self.messages.retain(|child, _| below.contains(child));
@@ -437,18 +545,24 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         }
     }
 
-    fn hear_below(&mut self, child: u32, message: Option<&[f64]>, event_time: i64) {
-        let boundary = message.and_then(BoundaryEstimate::from_numbers);
-        // a message that is taken back leaves no trace only in a new estimator
-        if boundary.is_none() {
-            self.estimator = None;
-        }
-        let is_new = true;
+    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, event_time: i64) {
+        let (boundary, power) = match message {
+            Some(UpMessage::Boundary(numbers)) => {
+                let boundary = BoundaryEstimate::from_numbers(&numbers);
+                let power = boundary.as_ref().map(power_of);
+                (boundary, power)
+            }
+            Some(UpMessage::Power(power)) => (None, Some(power)),
+            None => (None, None),
+        };
+        let is_told = self.messages.get(&child).is_some_and(|message| message.is_told);
         self.messages.insert(
             child,
             Message {
                 boundary,
-                is_new,
+                power,
+                is_new: true,
+                is_told,
                 event_time,
             },
         );
@@ -470,10 +584,14 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
     fn estimate(&mut self, may_tell_angles: bool) -> Outgoing {
         self.problem = self.refusal.clone();
         self.write_readings();
-        if self.refusal.is_none()
-            && let Err(error) = self.solve()
-        {
-            self.problem = Some(error.to_string());
+        if self.refusal.is_none() {
+            self.is_cautious = false;
+            let mut result = self.solve();
+            if result.is_err() && !self.messages.is_empty() {
+                self.is_cautious = true;
+                result = self.solve();
+            }
+            self.problem = result.err().map(|error| error.to_string());
         }
         if self.problem.is_some() {
             (self.estimator, self.uncertainty, self.trust) = (None, None, None);

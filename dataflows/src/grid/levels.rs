@@ -296,7 +296,7 @@ impl Levels {
                     event_time,
                 } => {
                     if let Some(Some(estimated)) = self.areas.get_mut(&(grid, area)) {
-                        estimated.hear_below(child, message.as_deref(), event_time);
+                        estimated.hear_below(child, message, event_time);
                         areas.insert((grid, area));
                     }
                 }

@@ -38,11 +38,29 @@ pub(crate) enum Body {
         grid: GridId,
         area: u32,
         child: u32,
-        message: Option<Vec<f64>>,
+        message: Option<UpMessage>,
         event_time: i64,
     },
     /// To an area from the one above.
     Down { grid: GridId, area: u32, angles_rad: Vec<f64> },
+}
+
+/// What an area says of its root.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum UpMessage {
+    /// All of it: a boundary estimate in numbers.
+    Boundary(Vec<f64>),
+    /// The power that flows into it, and no more: where no voltage is read, the rest would be what was assumed.
+    Power(UpPower),
+}
+
+/// Power into an area, by phase: W and var, with standard deviations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UpPower {
+    pub(crate) p_w: [f64; 3],
+    pub(crate) q_var: [f64; 3],
+    pub(crate) p_sigma_w: [f64; 3],
+    pub(crate) q_sigma_var: [f64; 3],
 }
 
 /// Which worker (by remainder) an area lives on.

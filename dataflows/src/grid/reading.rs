@@ -8,6 +8,7 @@
 use flexmeter_grid::bundle::{Meter, POWER_SIGMA_MIN, Role};
 use serde::{Deserialize, Serialize};
 
+use super::mail::UpPower;
 use super::statistics::Expected;
 
 /// Time after which a load has forgotten most of what it was, in minutes.
@@ -47,13 +48,19 @@ pub(crate) struct Times {
 }
 
 impl MeterSaid {
+    /// The newest moment it speaks of; a meter's clock that runs ahead of the log's does not count.
+    pub(crate) fn reached(&self) -> i64 {
+        let reached = |times: Times| times.event.min(times.received);
+        reached(self.voltage).max(reached(self.power))
+    }
+
     /// Event time of the newest of it.
     pub(crate) fn newest(&self) -> i64 {
         self.voltage.event.max(self.power.event)
     }
 }
 
-/// Age of a reading in steps of `step_us`: against the area's own clock (what most of its meters have reached), to the nearest step; and
+/// Age of a reading in steps of `step_us`: against the area's own clock (the newest reading in it), to the nearest step; and
 /// against log time, in whole steps since it was appended. The larger counts: a replayed recording ages by its own clock, and an area that
 /// has fallen silent by the log's.
 pub(crate) fn age(times: Times, area_clock: i64, tick: i64, step_us: i64) -> u32 {
@@ -71,14 +78,36 @@ pub(crate) struct PowerReading {
     pub(crate) q_sigma_var: [f64; 3],
 }
 
-impl PowerReading {
-    const NOTHING: Self = Self {
-        p_w: [f64::NAN; 3],
-        q_var: [f64::NAN; 3],
-        p_sigma_w: [f64::NAN; 3],
-        q_sigma_var: [f64::NAN; 3],
+/// No reading at all.
+pub(crate) const NOTHING: PowerReading = PowerReading {
+    p_w: [f64::NAN; 3],
+    q_var: [f64::NAN; 3],
+    p_sigma_w: [f64::NAN; 3],
+    q_sigma_var: [f64::NAN; 3],
+};
+
+/// What an area below has said of its power, so many steps ago.
+pub(crate) fn aged_flow(power: &UpPower, age: u32) -> PowerReading {
+    if age > FLOW_AGE_MAX {
+        return NOTHING;
+    }
+    let kept = (-f64::from(age) / MEMORY_MIN).exp();
+    // nobody keeps a profile of it: what a load may do, for the sum of them
+    let widened = |sigma: f64, k: usize| {
+        let spread = FLOW_SHARE * power.p_w[k].hypot(power.q_var[k]) + FLOW_SPREAD_MIN;
+        sigma.hypot(spread * (1.0 - kept * kept).sqrt()).max(POWER_SIGMA_MIN)
     };
+    PowerReading {
+        p_w: power.p_w,
+        q_var: power.q_var,
+        p_sigma_w: std::array::from_fn(|k| widened(power.p_sigma_w[k], k)),
+        q_sigma_var: std::array::from_fn(|k| widened(power.q_sigma_var[k], k)),
+    }
 }
+
+/// How far the power of a whole area moves within the memory of a load: a share of itself, and so many W or var.
+const FLOW_SHARE: f64 = 0.5;
+const FLOW_SPREAD_MIN: f64 = 1_000.0;
 
 /// A load nobody has heard of: its rated power, and a standard deviation as large and a household more.
 pub(crate) fn never_heard(phases: &[usize], rated: &([f64; 3], [f64; 3])) -> PowerReading {
@@ -105,13 +134,13 @@ fn exactly_nothing() -> PowerReading {
 pub(crate) fn power(meter: &Meter, said: &MeterSaid, age: u32, rated: &([f64; 3], [f64; 3])) -> PowerReading {
     let is_load = meter.role == Role::Customer;
     if !is_load && (age > FLOW_AGE_MAX || said.is_dark) {
-        return PowerReading::NOTHING;
+        return NOTHING;
     }
     let mut reading = exactly_nothing();
     for &k in &meter.phases {
         let (p, q) = (said.p_w[k], said.q_var[k]);
         if !is_load && !(p.is_finite() && q.is_finite()) {
-            return PowerReading::NOTHING;
+            return NOTHING;
         }
         let s = p.hypot(q);
         let own = if s.is_finite() { (meter.accuracy_p * s).max(POWER_SIGMA_MIN) } else { f64::NAN };
@@ -230,7 +259,7 @@ mod tests {
     #[test]
     fn age_is_against_the_areas_clock_or_against_the_log_whichever_is_more() {
         let times = |event, received| Times { event, received };
-        // its minute has been told by most others
+        // others speak of the next minute already
         assert_eq!(age(times(0, 0), MINUTE - 1_000_000, 0, MINUTE), 1);
         assert_eq!(age(times(0, 0), MINUTE / 3, 0, MINUTE), 0);
         // all are silent

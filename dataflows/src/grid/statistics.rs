@@ -6,6 +6,11 @@ use crate::checkpoint::{CheckpointError, Reader, Writer};
 const N_MEMORY: u32 = 2_000;
 /// A quarter of an hour is known when so many readings fell into it.
 const N_KNOWN: u32 = 8;
+/// Readings that the guess of a variance counts for.
+const N_GUESS: f64 = 5.0;
+/// The guess of a standard deviation: a share of the mean, and so many W or var.
+const GUESS_SHARE: f64 = 0.5;
+const GUESS_MIN: f64 = 500.0;
 /// Quarters of an hour in a day.
 const N_QUARTERS: i64 = 96;
 const QUARTER_US: i64 = 15 * 60 * 1_000_000;
@@ -30,9 +35,12 @@ impl Running {
         self.squares += off * (value - self.mean);
     }
 
-    /// Mean and variance; `None` before there are two.
+    /// Mean and variance; `None` before there are two. A few readings in a row say little about how far a load goes: the variance
+    /// begins as a guess that counts as [`N_GUESS`] readings.
     fn spread(&self) -> Option<(f64, f64)> {
-        (self.n >= 2).then(|| (self.mean, self.squares / f64::from(self.n - 1)))
+        let guess = (GUESS_SHARE * self.mean.abs() + GUESS_MIN).powi(2);
+        let n = f64::from(self.n - self.n.min(1));
+        (self.n >= 2).then(|| (self.mean, (self.squares + N_GUESS * guess) / (n + N_GUESS)))
     }
 
     fn write(&self, out: &mut Writer) {
@@ -145,7 +153,8 @@ mod tests {
         }
         let [p, q] = statistics.expected(0);
         assert_eq!(p[0].unwrap().0, 100.5);
-        assert!((p[0].unwrap().1 - 2.5 / 9.0).abs() < 1e-12, "variance of a sample");
+        // sum of squares 2.5, and five times (0.5 * 100.5 + 500)²
+        assert!((p[0].unwrap().1 - (2.5 + 5.0 * 302_775.0625) / 14.0).abs() < 1e-6, "{p:?}");
         assert_eq!((p[1], q[0]), (None, None));
         assert!((statistics.expected(50)[0][0].unwrap().0 - 500.25).abs() < 1e-9, "else the mean of all");
         assert_eq!(quarter_of(-1), 95);

@@ -19,12 +19,14 @@ use crate::recording::Logged;
 /// How large a district is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
+    pub(crate) n_mv: usize,
     pub(crate) n_lv: usize,
     pub(crate) n_concentrators: usize,
     pub(crate) n_customers: usize,
 }
 
 pub(crate) const SMALL: Size = Size {
+    n_mv: 1,
     n_lv: 3,
     n_concentrators: 2,
     n_customers: 3,
@@ -37,6 +39,8 @@ pub(crate) struct District {
     /// By load: W and var by phase.
     loads: Vec<[[f64; 3]; 2]>,
     load_ids: Vec<i64>,
+    /// By load: phases of its meter.
+    phases: Vec<Vec<usize>>,
     rng: Rng,
 }
 
@@ -89,6 +93,53 @@ impl Tables {
     }
 }
 
+/// One MV area with everything below it; its source.
+fn mv_area(t: &mut Tables, size: Size, number: usize) -> Value {
+    let top = format!("mv{number}");
+    let of = if number == 1 { String::new() } else { format!("M{number}-") };
+    let head = t.node(10_000.0, &top);
+    writeln!(t.meters, "{of}F-mv1,{head},abc,feeder,0.002,0.002").unwrap();
+    let mut mv = head;
+    for lv in 0..size.n_lv {
+        let next = t.node(10_000.0, &top);
+        let line = t.line(mv, next, 0.4, true);
+        writeln!(t.switches, "{line},closed,true,{of}SW-mv{lv}").unwrap();
+        mv = next;
+        let area = format!("{top}/lv{lv}");
+        let busbar = t.node(400.0, &area);
+        let id = t.id();
+        t.transformers.push(json!({"id": id, "from_node": mv, "to_node": busbar, "from_status": 1, "to_status": 1,
+            "u1": 10000, "u2": 400, "sn": 400_000, "uk": 0.04, "pk": 4000, "i0": 0.001, "p0": 300,
+            "winding_from": 2, "winding_to": 1, "clock": 5, "tap_side": 0, "tap_pos": 0, "tap_min": 0, "tap_max": 0, "tap_size": 0}));
+        writeln!(t.meters, "{of}S-lv{lv},{busbar},abc,substation,0.002,0.005").unwrap();
+        writeln!(t.switches, "{id},closed,true,").unwrap();
+        let (mut feeder, mut nodes) = (busbar, Vec::new());
+        for concentrator in 0..size.n_concentrators {
+            let node = t.node(400.0, &area);
+            let line = t.line(feeder, node, 0.03, true);
+            writeln!(t.switches, "{line},closed,false,{of}SW-lv{lv}-{concentrator}").unwrap();
+            feeder = node;
+            nodes.push(node);
+            t.customer(node, "abc", &format!("{of}H-lv{lv}-{concentrator}"));
+            let area = format!("{top}/lv{lv}/c{concentrator}");
+            let root = t.node(400.0, &area);
+            t.line(feeder, root, 0.02, true);
+            writeln!(t.meters, "{of}K-lv{lv}-c{concentrator},{root},abc,concentrator,0.005,0.005").unwrap();
+            for customer in 0..size.n_customers {
+                let flat = t.node(400.0, &area);
+                t.line(root, flat, 0.01, true);
+                let phases = ["a", "b", "c"][customer % 3];
+                t.customer(flat, phases, &format!("{of}C-lv{lv}-c{concentrator}-{customer}"));
+            }
+        }
+        let tie = t.line(busbar, feeder, 0.05, false);
+        writeln!(t.switches, "{tie},open,true,{of}TIE-lv{lv}").unwrap();
+    }
+    let tie = t.line(head, mv, 0.8, false);
+    writeln!(t.switches, "{tie},open,true,{of}TIE-mv").unwrap();
+    json!({"id": t.id(), "node": head, "status": 1, "u_ref": 1.02, "sk": 2e8})
+}
+
 /// A ring on MV with one open tie, a substation at each of its nodes with a feeder and an open tie of its own, concentrators on the feeder.
 pub(crate) fn district(size: Size, seed: u64) -> District {
     let mut tables = Tables {
@@ -102,53 +153,24 @@ pub(crate) fn district(size: Size, seed: u64) -> District {
         next: 0,
     };
     let t = &mut tables;
-    let head = t.node(10_000.0, "mv1");
-    writeln!(t.meters, "F-mv1,{head},abc,feeder,0.002,0.002").unwrap();
-    let mut mv = head;
-    for lv in 0..size.n_lv {
-        let next = t.node(10_000.0, "mv1");
-        let line = t.line(mv, next, 0.4, true);
-        writeln!(t.switches, "{line},closed,true,SW-mv{lv}").unwrap();
-        mv = next;
-        let area = format!("mv1/lv{lv}");
-        let busbar = t.node(400.0, &area);
-        let id = t.id();
-        t.transformers.push(json!({"id": id, "from_node": mv, "to_node": busbar, "from_status": 1, "to_status": 1,
-            "u1": 10000, "u2": 400, "sn": 400_000, "uk": 0.04, "pk": 4000, "i0": 0.001, "p0": 300,
-            "winding_from": 2, "winding_to": 1, "clock": 5, "tap_side": 0, "tap_pos": 0, "tap_min": 0, "tap_max": 0, "tap_size": 0}));
-        writeln!(t.meters, "S-lv{lv},{busbar},abc,substation,0.002,0.005").unwrap();
-        writeln!(t.switches, "{id},closed,true,").unwrap();
-        let (mut feeder, mut nodes) = (busbar, Vec::new());
-        for concentrator in 0..size.n_concentrators {
-            let node = t.node(400.0, &area);
-            let line = t.line(feeder, node, 0.03, true);
-            writeln!(t.switches, "{line},closed,false,SW-lv{lv}-{concentrator}").unwrap();
-            feeder = node;
-            nodes.push(node);
-            t.customer(node, "abc", &format!("H-lv{lv}-{concentrator}"));
-            let area = format!("mv1/lv{lv}/c{concentrator}");
-            let root = t.node(400.0, &area);
-            t.line(feeder, root, 0.02, true);
-            writeln!(t.meters, "K-lv{lv}-c{concentrator},{root},abc,concentrator,0.005,0.005").unwrap();
-            for customer in 0..size.n_customers {
-                let flat = t.node(400.0, &area);
-                t.line(root, flat, 0.01, true);
-                let phases = ["a", "b", "c"][customer % 3];
-                t.customer(flat, phases, &format!("C-lv{lv}-c{concentrator}-{customer}"));
-            }
-        }
-        let tie = t.line(busbar, feeder, 0.05, false);
-        writeln!(t.switches, "{tie},open,true,TIE-lv{lv}").unwrap();
+    let mut sources = Vec::new();
+    for number in 1..=size.n_mv {
+        let source = mv_area(t, size, number);
+        sources.push(source);
     }
-    let tie = t.line(head, mv, 0.8, false);
-    writeln!(t.switches, "{tie},open,true,TIE-mv").unwrap();
-    let source = t.id();
     let network = json!({"version": "1.0", "type": "input", "is_batch": false, "attributes": {}, "data": {
         "node": t.nodes, "line": t.lines, "transformer": t.transformers, "asym_load": t.loads,
-        "source": [{"id": source, "node": head, "status": 1, "u_ref": 1.02, "sk": 2e8}],
+        "source": sources,
     }});
     let bundle = Bundle::from_texts(&network.to_string(), &t.areas, &t.meters, &t.switches).unwrap();
+    let mut phases = vec![Vec::new(); t.loads.len()];
+    for meter in &bundle.meters {
+        if let Terminal::Appliance(load) = meter.terminal {
+            phases[load].clone_from(&meter.phases);
+        }
+    }
     let mut district = District {
+        phases,
         network: bundle.network.clone(),
         loads: vec![[[0.0; 3]; 2]; t.loads.len()],
         load_ids: t.loads.iter().map(|load| load["id"].as_i64().unwrap()).collect(),
@@ -170,9 +192,8 @@ impl District {
 
     /// A customer takes something else.
     pub(crate) fn change_load(&mut self, load: usize) {
-        let meter = self.bundle.meters.iter().find(|meter| meter.terminal == Terminal::Appliance(load)).unwrap();
         let mut power = [[0.0; 3]; 2];
-        for &k in &meter.phases {
+        for &k in &self.phases[load] {
             let p = uniform(&mut self.rng, -500.0, 3_000.0);
             (power[0][k], power[1][k]) = (p, p.abs() * uniform(&mut self.rng, 0.1, 0.4));
         }
