@@ -401,7 +401,8 @@ fn in_order(mut epoch: ClosedEpoch) -> ClosedEpoch {
     let grid = &mut epoch.grid;
     grid.areas.sort_unstable_by(|a, b| (&a.tenant, &a.area).cmp(&(&b.tenant, &b.area)));
     grid.gone.sort_unstable();
-    grid.switches.sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
+    grid.switches
+        .sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
     epoch
 }
 

@@ -36,7 +36,13 @@ struct Fit {
 fn fit(name: &str, test: &str) -> Option<Fit> {
     let folder = folder(name, test)?;
     let grid = grid(&folder);
-    let base: BTreeMap<i64, f64> = grid.bundle().network.nodes().iter().map(|node| (node.id, node.u_rated_v / 3f64.sqrt())).collect();
+    let base: BTreeMap<i64, f64> = grid
+        .bundle()
+        .network
+        .nodes()
+        .iter()
+        .map(|node| (node.id, node.u_rated_v / 3f64.sqrt()))
+        .collect();
     let messages = log(&folder);
     let truth = truth(&folder);
     let (sender, closed) = sync_channel(4);

@@ -34,7 +34,7 @@ const PLAUSIBLE_PU: std::ops::Range<f64> = 0.5..1.5;
 /// Standard deviation of a voltage nobody measures, as a share of the rated one (EN 50160 allows 10 % either way).
 const RATED_VOLTAGE_SPREAD: f64 = 0.1;
 /// Most readings that one estimate leaves out as bad.
-const N_SUSPECTS_MAX: usize = 20;
+const N_SUSPECTS_MAX: usize = 8;
 
 /// What an area says to its neighbours after an estimate.
 #[derive(Debug, Default)]
@@ -181,7 +181,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// The newest moment that one of its meters, or an area below, speaks of; no meter's clock runs ahead of the log's here.
     fn clock_now(&self) -> i64 {
         let own = self.said.iter().flatten().map(MeterSaid::reached);
-        own.chain(self.messages.values().map(|message| message.event_time)).max().unwrap_or(i64::MIN)
+        own.chain(self.messages.values().map(|message| message.event_time))
+            .max()
+            .unwrap_or(i64::MIN)
     }
 
     /// Steps by which what an area below has said lags behind.
@@ -197,10 +199,15 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// was told a boundary which no longer counts is of no use.
     fn write_messages(&mut self) {
         for (place, &(child, _)) in self.area.children.iter().enumerate() {
-            let Some(message) = self.messages.get(&(child as u32)) else { continue };
+            let Some(message) = self.messages.get(&(child as u32)) else {
+                continue;
+            };
             let age = self.age_of_message(message);
             let is_boundary = message.boundary.is_some() && age == 0 && !self.is_cautious;
-            let power = message.power.filter(|_| !is_boundary).map_or(reading::NOTHING, |power| reading::aged_flow(&power, age));
+            let power = message
+                .power
+                .filter(|_| !is_boundary)
+                .map_or(reading::NOTHING, |power| reading::aged_flow(&power, age));
             self.area
                 .network
                 .set_power_reading(self.stand_ins[place], power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
@@ -277,7 +284,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             }
         };
         for &(child, root) in &self.area.children {
-            let Some(message) = self.messages.get_mut(&(child as u32)) else { continue };
+            let Some(message) = self.messages.get_mut(&(child as u32)) else {
+                continue;
+            };
             if let Some(boundary) = message.boundary.as_ref().filter(|_| message.is_new && message.is_told)
                 && estimator.topology().is_energised(root)
             {
@@ -307,7 +316,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         let mut good = None;
         while trust.is_suspicious() && removed.len() < N_SUSPECTS_MAX {
             let limit = trust.residual_limit(self.config.false_alarm_rate);
-            let Some(worst) = trust.worst().copied().filter(|worst| worst.normalized.is_some_and(|r| r.abs() > limit)) else {
+            let Some(worst) = trust
+                .worst()
+                .copied()
+                .filter(|worst| worst.normalized.is_some_and(|r| r.abs() > limit))
+            else {
                 break;
             };
             let before = estimator.clone();
@@ -337,7 +350,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// An estimate that has gone astray must not lead others astray.
     fn check_plausible(&self, estimator: &Estimator<N, B>) -> Result<(), GridError> {
         let voltages = (0..self.area.nodes.len()).filter_map(|node| Some((node, estimator.voltage_pu(node)?)));
-        let astray = voltages.flat_map(|(node, u)| u.map(|u| (node, u.norm()))).find(|(_, u)| !PLAUSIBLE_PU.contains(u));
+        let astray = voltages
+            .flat_map(|(node, u)| u.map(|u| (node, u.norm())))
+            .find(|(_, u)| !PLAUSIBLE_PU.contains(u));
         match astray {
             None => Ok(()),
             Some((node, u)) => Err(GridError::Area {
@@ -412,7 +427,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                 let angle = (u[k] * u[0].conj()).arg();
                 let balanced = [0.0, -BALANCED_RAD, BALANCED_RAD][k];
                 // no grid turns its phases that far: then the area below knows better by itself
-                let told = if (angle - balanced).abs() < UNBALANCE_MAX_RAD { angle } else { balanced };
+                let told = if (angle - balanced).abs() < UNBALANCE_MAX_RAD {
+                    angle
+                } else {
+                    balanced
+                };
                 (told / ANGLE_STEP_RAD).round() * ANGLE_STEP_RAD
             });
             if self.sent_down.insert(child as u32, angles) != Some(angles) {

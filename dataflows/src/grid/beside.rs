@@ -86,7 +86,9 @@ impl Beside {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name(format!("flexmeter-solve-{}", self.worker)).spawn(work);
+        let thread = std::thread::Builder::new()
+            .name(format!("flexmeter-solve-{}", self.worker))
+            .spawn(work);
         match thread {
             Ok(_) => Some((jobs, done)),
             Err(error) => {

@@ -15,10 +15,10 @@ use flexmeter_model::outcome::{AreaEstimate, SwitchRow};
 use flexmeter_model::{EventTime, TenantId};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::core::feedback::LoopVariable;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Capability, ConnectLoop, Enter, Leave};
-use timely::dataflow::operators::core::feedback::LoopVariable;
 use timely::order::Product;
 use timely::progress::frontier::MutableAntichain;
 
@@ -61,48 +61,50 @@ pub(crate) fn levels<'scope>(
         let (handle, returned) = inner.loop_variable(1);
         let to = |mail: &Mail| mail.to;
         let (worker, n_workers) = (inner.index(), inner.peers());
-        let said = mails.enter(inner).binary_frontier(returned, Exchange::new(to), Exchange::new(to), "levels", |_, info| {
-            let activator = inner.worker().sync_activator_for(info.address.to_vec());
-            let mut levels = Levels {
-                worker,
-                n_workers,
-                grids,
-                config,
-                topologies: BTreeMap::new(),
-                areas: BTreeMap::new(),
-                due: BTreeSet::new(),
-                log_time: i64::MIN,
-                touched: BTreeSet::new(),
-                gone: Vec::new(),
-                switches: BTreeMap::new(),
-                beside: Beside::new(activator, faults.clone(), worker),
-                n_away: 0,
-            };
-            let mut turns = Turns::default();
-            move |(first, first_frontier), (second, second_frontier), output| {
-                let mut file = |capability: Capability<Time>, mails: &mut Vec<Mail>| {
-                    let at = (capability.time().outer, capability.time().inner);
-                    turns.at(&capability, at).mails.append(mails);
+        let said = mails
+            .enter(inner)
+            .binary_frontier(returned, Exchange::new(to), Exchange::new(to), "levels", |_, info| {
+                let activator = inner.worker().sync_activator_for(info.address.to_vec());
+                let mut levels = Levels {
+                    worker,
+                    n_workers,
+                    grids,
+                    config,
+                    topologies: BTreeMap::new(),
+                    areas: BTreeMap::new(),
+                    due: BTreeSet::new(),
+                    log_time: i64::MIN,
+                    touched: BTreeSet::new(),
+                    gone: Vec::new(),
+                    switches: BTreeMap::new(),
+                    beside: Beside::new(activator, faults.clone(), worker),
+                    n_away: 0,
                 };
-                first.for_each(|time, mails| time.stamp().iter().for_each(|at| file(time.delayed(at, 0), mails)));
-                second.for_each(|time, mails| time.stamp().iter().for_each(|at| file(time.delayed(at, 0), mails)));
-                while let Some((at, capability)) = turns.first().filter(|_| !faults.any()) {
-                    if !is_complete(at, first_frontier) || !is_complete(at, second_frontier) {
-                        break;
+                let mut turns = Turns::default();
+                move |(first, first_frontier), (second, second_frontier), output| {
+                    let mut file = |capability: Capability<Time>, mails: &mut Vec<Mail>| {
+                        let at = (capability.time().outer, capability.time().inner);
+                        turns.at(&capability, at).mails.append(mails);
+                    };
+                    first.for_each(|time, mails| time.stamp().iter().for_each(|at| file(time.delayed(at, 0), mails)));
+                    second.for_each(|time, mails| time.stamp().iter().for_each(|at| file(time.delayed(at, 0), mails)));
+                    while let Some((at, capability)) = turns.first().filter(|_| !faults.any()) {
+                        if !is_complete(at, first_frontier) || !is_complete(at, second_frontier) {
+                            break;
+                        }
+                        let mut said = Vec::new();
+                        if let Some(work) = turns.begin(at) {
+                            levels.begin(at, work, &mut turns, &capability, &mut said);
+                        }
+                        levels.take_back(&mut said);
+                        output.session(&capability).give_iterator(said.into_iter());
+                        if levels.n_away > 0 {
+                            break;
+                        }
+                        turns.end(at);
                     }
-                    let mut said = Vec::new();
-                    if let Some(work) = turns.begin(at) {
-                        levels.begin(at, work, &mut turns, &capability, &mut said);
-                    }
-                    levels.take_back(&mut said);
-                    output.session(&capability).give_iterator(said.into_iter());
-                    if levels.n_away > 0 {
-                        break;
-                    }
-                    turns.end(at);
                 }
-            }
-        });
+            });
         let mails = said.clone().flat_map(|said| match said {
             Said::Mail(mail) => Some(mail),
             Said::Part(_) => None,
@@ -335,7 +337,12 @@ impl Levels {
         let new: Vec<_> = grids.iter().filter(|(id, _)| !self.topologies.contains_key(id)).collect();
         for (&id, (tenant, grid)) in new {
             let known = TenantGrid::new(tenant, grid);
-            for (index, to) in known.routes.iter().enumerate().filter(|(_, to)| **to % self.n_workers as u64 == self.worker as u64) {
+            for (index, to) in known
+                .routes
+                .iter()
+                .enumerate()
+                .filter(|(_, to)| **to % self.n_workers as u64 == self.worker as u64)
+            {
                 let key = (id, index as u32);
                 let estimated = area(tenant, grid, index as u32, &known.topology, &self.config);
                 self.areas.insert(key, Some(estimated));
@@ -370,7 +377,9 @@ impl Levels {
         let phase = (route % self.config.step_us as u64) as i64;
         match self.log_time {
             i64::MIN => i64::MIN,
-            now => (now.saturating_sub(phase).div_euclid(self.config.step_us) + 1).saturating_mul(self.config.step_us).saturating_add(phase),
+            now => (now.saturating_sub(phase).div_euclid(self.config.step_us) + 1)
+                .saturating_mul(self.config.step_us)
+                .saturating_add(phase),
         }
     }
 
@@ -448,8 +457,12 @@ impl Levels {
     /// Everything has come to rest: what the areas of this worker say at the end of the epoch.
     fn publish(&mut self, epoch: u64, said: &mut Vec<Said>) {
         let mut part = |part: GridPart| said.push(Said::Part(Part::Grid(epoch, part)));
-        std::mem::take(&mut self.gone).into_iter().for_each(|(tenant, area)| part(GridPart::Gone(tenant, area)));
-        std::mem::take(&mut self.switches).into_values().for_each(|row| part(GridPart::Switch(row)));
+        std::mem::take(&mut self.gone)
+            .into_iter()
+            .for_each(|(tenant, area)| part(GridPart::Gone(tenant, area)));
+        std::mem::take(&mut self.switches)
+            .into_values()
+            .for_each(|row| part(GridPart::Switch(row)));
         for key in std::mem::take(&mut self.touched) {
             if let Some(Some(estimated)) = self.areas.get_mut(&key) {
                 part(GridPart::Area(Arc::new(estimated.read_out())));

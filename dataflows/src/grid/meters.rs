@@ -117,11 +117,15 @@ pub(crate) fn meters<'scope>(
             let grids = grids.borrow();
             let mut states = states.borrow_mut();
             if let Some(start) = start.take().filter(|_| !grids.is_empty()) {
-                output.session(&start).give_container(&mut tell_all(&mut states, &grids, worker, n_workers));
+                output
+                    .session(&start)
+                    .give_container(&mut tell_all(&mut states, &grids, worker, n_workers));
             }
             news.for_each_stamp(|time, containers| {
                 if containers.flat_map(std::mem::take).count() > 0 {
-                    output.session(&time).give_container(&mut tell_all(&mut states, &grids, worker, n_workers));
+                    output
+                        .session(&time)
+                        .give_container(&mut tell_all(&mut states, &grids, worker, n_workers));
                 }
             });
             accepted.for_each_stamp(|time, containers| {
@@ -162,7 +166,10 @@ impl Meters {
         }
         let enters_quarter = batch.ticks.iter().any(|tick| tick.minute.rem_euclid(QUARTER_MIN) == 0);
         if enters_quarter {
-            let turned = self.meters.iter().filter(|(_, meter)| meter.quarter(self.log_time) != Some(meter.told_quarter));
+            let turned = self
+                .meters
+                .iter()
+                .filter(|(_, meter)| meter.quarter(self.log_time) != Some(meter.told_quarter));
             changed.extend(turned.map(|(&device, _)| device));
         }
         for device in changed {
@@ -236,7 +243,15 @@ impl Meters {
                     return;
                 }
                 self.switches.insert(alert.device.index, SwitchState { closed, event_time });
-                tell_switch(grid, switch, closed, event_time, alert.device.hardware_id.as_str(), n_workers, mails);
+                tell_switch(
+                    grid,
+                    switch,
+                    closed,
+                    event_time,
+                    alert.device.hardware_id.as_str(),
+                    n_workers,
+                    mails,
+                );
             }
             (Link::To(_, Role::Meter(_)), "power.lastgasp" | "power.restored") => {
                 let has_supply = alert.alert_type == "power.restored";
@@ -432,7 +447,13 @@ impl MeterState {
 
     /// The quarter of an hour it is for this meter: that of its newest reading, as far on as log time is since.
     fn quarter(&self, log_time: i64) -> Option<u8> {
-        let newest = self.newest.iter().flatten().flatten().map(|newest| newest.times).max_by_key(|times| times.event);
+        let newest = self
+            .newest
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|newest| newest.times)
+            .max_by_key(|times| times.event);
         let supply = self.supply.map(|(time, _)| Times {
             event: time,
             received: time,
@@ -469,7 +490,10 @@ pub(crate) fn seed(states: &WorkerStates, grids: &Grids) {
     let mut meters = states.meters.borrow_mut();
     for (partition, intake) in intakes.iter() {
         if let Some(latest) = latest.get(partition) {
-            meters.entry(*partition).or_default().seed(&intake.devices, latest, grids, intake.log_time);
+            meters
+                .entry(*partition)
+                .or_default()
+                .seed(&intake.devices, latest, grids, intake.log_time);
         }
     }
 }

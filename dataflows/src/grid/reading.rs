@@ -64,7 +64,10 @@ impl MeterSaid {
 /// against log time, in whole steps since it was appended. The larger counts: a replayed recording ages by its own clock, and an area that
 /// has fallen silent by the log's.
 pub(crate) fn age(times: Times, area_clock: i64, tick: i64, step_us: i64) -> u32 {
-    let behind = area_clock.saturating_sub(times.event).saturating_add(step_us / 2).div_euclid(step_us);
+    let behind = area_clock
+        .saturating_sub(times.event)
+        .saturating_add(step_us / 2)
+        .div_euclid(step_us);
     let waiting = tick.saturating_sub(times.received).div_euclid(step_us);
     behind.max(waiting).clamp(0, i64::from(AGE_MAX)) as u32
 }
@@ -143,7 +146,11 @@ pub(crate) fn power(meter: &Meter, said: &MeterSaid, age: u32, rated: &([f64; 3]
             return NOTHING;
         }
         let s = p.hypot(q);
-        let own = if s.is_finite() { (meter.accuracy_p * s).max(POWER_SIGMA_MIN) } else { f64::NAN };
+        let own = if s.is_finite() {
+            (meter.accuracy_p * s).max(POWER_SIGMA_MIN)
+        } else {
+            f64::NAN
+        };
         let prior = (rated.0[k].hypot(rated.1[k]) + NEVER_HEARD_SIGMA).powi(2);
         let part = |x: f64, expected: Option<(f64, f64)>, rated: f64| aged(x, own, expected, rated, prior, age, said.is_dark);
         let (p, p_sigma) = part(p, said.expected[0][k], rated.0[k]);
@@ -173,7 +180,10 @@ fn aged(x: f64, sigma: f64, expected: Option<(f64, f64)>, rated: f64, prior: f64
     }
     let kept = (-f64::from(age) / MEMORY_MIN).exp();
     let forgotten = 1.0 - kept * kept;
-    (mean + kept * (x - mean), (kept * kept * sigma * sigma + forgotten * variance).sqrt())
+    (
+        mean + kept * (x - mean),
+        (kept * kept * sigma * sigma + forgotten * variance).sqrt(),
+    )
 }
 
 /// Voltages by phase and their standard deviation, V; NaN without a reading.
@@ -251,7 +261,12 @@ mod tests {
 
     #[test]
     fn a_flow_that_is_too_old_says_nothing() {
-        let old = power(&meter(Role::Substation), &said(400.0, NONE), FLOW_AGE_MAX + 1, &([0.0; 3], [0.0; 3]));
+        let old = power(
+            &meter(Role::Substation),
+            &said(400.0, NONE),
+            FLOW_AGE_MAX + 1,
+            &([0.0; 3], [0.0; 3]),
+        );
         assert!(old.p_w[1].is_nan());
         assert!(voltage(&meter(Role::Customer), &said(400.0, NONE), FLOW_AGE_MAX + 1).0[1].is_nan());
     }

@@ -41,7 +41,10 @@ impl EstimationConfig {
         ];
         for (setting, value) in shares {
             if !(value > 0.0 && value < 1.0) {
-                return Err(EngineError::Share { setting, value: value.to_string() });
+                return Err(EngineError::Share {
+                    setting,
+                    value: value.to_string(),
+                });
             }
         }
         Ok(())

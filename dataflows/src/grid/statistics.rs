@@ -126,7 +126,9 @@ impl Statistics {
             let quarter = input.u8()?;
             let is_next = this.quarters.last().is_none_or(|(last, _)| *last < quarter);
             if !is_next || i64::from(quarter) >= N_QUARTERS {
-                return Err(CheckpointError::Value { what: "quarter of an hour" });
+                return Err(CheckpointError::Value {
+                    what: "quarter of an hour",
+                });
             }
             let mut phases = [Running::default(); 3];
             for running in &mut phases {
@@ -156,7 +158,10 @@ mod tests {
         // sum of squares 2.5, and five times (0.5 * 100.5 + 500)²
         assert!((p[0].unwrap().1 - (2.5 + 5.0 * 302_775.0625) / 14.0).abs() < 1e-6, "{p:?}");
         assert_eq!((p[1], q[0]), (None, None));
-        assert!((statistics.expected(50)[0][0].unwrap().0 - 500.25).abs() < 1e-9, "else the mean of all");
+        assert!(
+            (statistics.expected(50)[0][0].unwrap().0 - 500.25).abs() < 1e-9,
+            "else the mean of all"
+        );
         assert_eq!(quarter_of(-1), 95);
     }
 

@@ -75,7 +75,10 @@ impl Grid {
             let area = layout.area_of_node(meter.node).unwrap_or(0);
             place.push((area as u32, meters[area].len() as u32));
             meters[area].push(index);
-            if by_hardware_id.insert(meter.hardware_id.clone(), Role::Meter(index as u32)).is_some() {
+            if by_hardware_id
+                .insert(meter.hardware_id.clone(), Role::Meter(index as u32))
+                .is_some()
+            {
                 return Err(twice("meters.csv", index, &meter.hardware_id));
             }
         }
@@ -207,7 +210,12 @@ impl Topology {
             }
             self.network.set_closed(switch.branch, closed);
             let branch = &self.network.branches()[switch.branch];
-            changed.extend([branch.from, branch.to].iter().filter_map(|&node| grid.layout.area_of_node(node)).map(|a| a as u32));
+            changed.extend(
+                [branch.from, branch.to]
+                    .iter()
+                    .filter_map(|&node| grid.layout.area_of_node(node))
+                    .map(|a| a as u32),
+            );
         }
         if changed.is_empty() {
             return changed;

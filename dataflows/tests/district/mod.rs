@@ -80,8 +80,10 @@ impl Tables {
     fn line(&mut self, from: i64, to: i64, km: f64, closed: bool) -> i64 {
         let id = self.id();
         let closed = u8::from(closed);
-        self.lines.push(json!({"id": id, "from_node": from, "to_node": to, "from_status": closed, "to_status": closed,
-            "r1": 0.32 * km, "x1": 0.08 * km, "c1": 0, "tan1": 0, "r0": 0.9 * km, "x0": 0.3 * km, "c0": 0, "tan0": 0}));
+        self.lines.push(
+            json!({"id": id, "from_node": from, "to_node": to, "from_status": closed, "to_status": closed,
+            "r1": 0.32 * km, "x1": 0.08 * km, "c1": 0, "tan1": 0, "r0": 0.9 * km, "x0": 0.3 * km, "c0": 0, "tan0": 0}),
+        );
         id
     }
 
@@ -108,9 +110,11 @@ fn mv_area(t: &mut Tables, size: Size, number: usize) -> Value {
         let area = format!("{top}/lv{lv}");
         let busbar = t.node(400.0, &area);
         let id = t.id();
-        t.transformers.push(json!({"id": id, "from_node": mv, "to_node": busbar, "from_status": 1, "to_status": 1,
+        t.transformers.push(
+            json!({"id": id, "from_node": mv, "to_node": busbar, "from_status": 1, "to_status": 1,
             "u1": 10000, "u2": 400, "sn": 400_000, "uk": 0.04, "pk": 4000, "i0": 0.001, "p0": 300,
-            "winding_from": 2, "winding_to": 1, "clock": 5, "tap_side": 0, "tap_pos": 0, "tap_min": 0, "tap_max": 0, "tap_size": 0}));
+            "winding_from": 2, "winding_to": 1, "clock": 5, "tap_side": 0, "tap_pos": 0, "tap_min": 0, "tap_max": 0, "tap_size": 0}),
+        );
         writeln!(t.meters, "{of}S-lv{lv},{busbar},abc,substation,0.002,0.005").unwrap();
         writeln!(t.switches, "{id},closed,true,").unwrap();
         let (mut feeder, mut nodes) = (busbar, Vec::new());
@@ -202,7 +206,12 @@ impl District {
 
     /// Opens or closes a branch in truth.
     pub(crate) fn operate(&mut self, hardware_id: &str) -> bool {
-        let switch = self.bundle.switches.iter().find(|switch| switch.hardware_id == hardware_id).unwrap();
+        let switch = self
+            .bundle
+            .switches
+            .iter()
+            .find(|switch| switch.hardware_id == hardware_id)
+            .unwrap();
         let closed = !self.network.branches()[switch.branch].is_closed();
         self.network.set_closed(switch.branch, closed);
         closed
@@ -218,7 +227,9 @@ impl District {
             .collect();
         let update = json!({"type": "update", "data": {"asym_load": rows}}).to_string();
         let mut network = self.network.clone();
-        network.update(&Dataset::from_json(&update, DatasetKind::Update).unwrap(), 0).unwrap();
+        network
+            .update(&Dataset::from_json(&update, DatasetKind::Update).unwrap(), 0)
+            .unwrap();
         let mut flow = PowerFlow::<3>::new(&network).unwrap();
         let options = Options {
             tolerance_pu: 1e-10,
@@ -235,7 +246,11 @@ impl District {
                 Terminal::Appliance(load) => self.loads[load],
                 terminal => {
                     // out of the branch is into the area
-                    let sign = if matches!(terminal, Terminal::BranchTo(_)) { -base_va } else { base_va };
+                    let sign = if matches!(terminal, Terminal::BranchTo(_)) {
+                        -base_va
+                    } else {
+                        base_va
+                    };
                     let into = flow.terminal_pu(&network, terminal).map(|s| s * sign);
                     [into.map(|s| s.re), into.map(|s| s.im)]
                 }
@@ -252,7 +267,12 @@ impl District {
                     measurements.insert(format!("electricity.power.{name}.{way}.l{line}"), json!(value.abs()));
                 }
             }
-            messages.push(message(&meter.hardware_id, time, "DeviceMeasurements", json!({ "measurements": measurements })));
+            messages.push(message(
+                &meter.hardware_id,
+                time,
+                "DeviceMeasurements",
+                json!({ "measurements": measurements }),
+            ));
         }
         messages
     }

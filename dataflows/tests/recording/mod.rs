@@ -63,7 +63,9 @@ pub(crate) fn log(folder: &Path) -> Vec<Logged> {
         .lines()
         .map(|line| {
             let message: Value = serde_json::from_str(line).unwrap_or(Value::Null);
-            let date = message["request"]["eventDate"].as_str().and_then(|date| EventTime::parse(date.as_bytes()).ok());
+            let date = message["request"]["eventDate"]
+                .as_str()
+                .and_then(|date| EventTime::parse(date.as_bytes()).ok());
             received_at = received_at.max(date.map_or(i64::MIN, EventTime::micros));
             Logged {
                 hardware_id: message["hardwareId"].as_str().unwrap_or("unknown").to_owned(),
@@ -128,7 +130,8 @@ impl State {
         for (_, area) in outcome.gone {
             assert!(self.areas.remove(&*area).is_some(), "{area} was there");
         }
-        self.areas.extend(outcome.areas.into_iter().map(|area| (area.area.to_string(), area)));
+        self.areas
+            .extend(outcome.areas.into_iter().map(|area| (area.area.to_string(), area)));
         self.switches.extend(outcome.switches.into_iter().map(|row| (row.branch_id, row)));
     }
 
@@ -138,7 +141,14 @@ impl State {
         assert_eq!(self.areas.keys().collect::<Vec<_>>(), other.areas.keys().collect::<Vec<_>>());
         let mut worst: f64 = 0.0;
         for (a, b) in self.areas.values().zip(other.areas.values()) {
-            assert_eq!((&a.nodes, a.states.len()), (&b.nodes, b.states.len()), "{}: {:?} {:?}", a.area, a.quality, b.quality);
+            assert_eq!(
+                (&a.nodes, a.states.len()),
+                (&b.nodes, b.states.len()),
+                "{}: {:?} {:?}",
+                a.area,
+                a.quality,
+                b.quality
+            );
             assert_eq!(a.quality.suspects, b.quality.suspects, "{}", a.area);
             assert_eq!(
                 (a.quality.n_measurements, a.quality.n_pseudo, a.event_time),

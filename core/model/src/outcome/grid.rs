@@ -231,8 +231,14 @@ mod tests {
         let estimate = estimate(&[230.0, 231.0]);
         let rows: Vec<_> = estimate.rows().collect();
         assert_eq!(rows.len(), 2 * 4 * 3);
-        assert_eq!((rows[0].node_id, rows[0].phase.as_str(), rows[0].quantity.as_str()), (0, "a", "voltage_v"));
-        assert_eq!((rows[23].node_id, rows[23].phase.as_str(), rows[23].quantity.as_str()), (1, "c", "q_var"));
+        assert_eq!(
+            (rows[0].node_id, rows[0].phase.as_str(), rows[0].quantity.as_str()),
+            (0, "a", "voltage_v")
+        );
+        assert_eq!(
+            (rows[23].node_id, rows[23].phase.as_str(), rows[23].quantity.as_str()),
+            (1, "c", "q_var")
+        );
     }
 
     #[test]
