@@ -25,7 +25,7 @@ const N_SETTLING: usize = 5;
 /// Angles are told to the areas below in whole multiples of this, rad: what moves by less is no news, so that one reading does not set
 /// every area of a district going. Beside what is assumed of the angles (0.005 rad) it does not count, and what it does to the message up
 /// is of second order. Rounding, rather than waiting until they have moved far enough, keeps the estimate free of its history.
-const ANGLE_STEP_RAD: f64 = 1e-4;
+const ANGLE_STEP_RAD: f64 = 1e-3;
 const BALANCED_RAD: f64 = std::f64::consts::TAU / 3.0;
 /// Angles between phases beyond 120 degrees and this, rad, are no grid's.
 const UNBALANCE_MAX_RAD: f64 = 0.1;
