@@ -19,9 +19,7 @@ use super::settings::EstimationConfig;
 use super::tenant::{Grid, Topology};
 
 /// Voltages of the solution are settled to this, per unit: what two histories of the same readings may differ by.
-const TOLERANCE_PU: f64 = 1e-11;
-/// Estimates one after the other before what still moves is taken as rounding.
-const N_SETTLING: usize = 5;
+const TOLERANCE_PU: f64 = 1e-10;
 /// Angles are told to the areas below in whole multiples of this, rad: what moves by less is no news, so that one reading does not set
 /// every area of a district going. Beside what is assumed of the angles (0.005 rad) it does not count, and what it does to the message up
 /// is of second order. Rounding, rather than waiting until they have moved far enough, keeps the estimate free of its history.
@@ -304,11 +302,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     fn solve(&mut self) -> Result<(), GridError> {
         self.write_messages();
         let mut estimator = self.prepare()?;
-        if settle(&mut estimator).is_err() {
+        if estimator.estimate().is_err() {
             // from far away the last state may be a bad beginning
             self.estimator = None;
             estimator = self.prepare()?;
-            settle(&mut estimator)?;
+            estimator.estimate()?;
         }
         let mut uncertainty = estimator.uncertainty()?;
         let mut trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
@@ -375,7 +373,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                 estimator.set_boundary(&self.area.network, root, boundary)?;
             }
         }
-        settle(estimator)?;
+        estimator.estimate()?;
         estimator.uncertainty()
     }
 
@@ -496,17 +494,6 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             problem: self.problem.clone(),
         }
     }
-}
-
-/// Estimates until the last digits have settled. Slow steps end an estimate early as rounding, which they need not be: beside messages from
-/// below the factors are Gauss-Newton's, and these lead there a little at a time.
-fn settle<const N: usize, const B: usize>(estimator: &mut Estimator<N, B>) -> Result<(), GridError> {
-    for _ in 0..N_SETTLING {
-        if estimator.estimate()?.step_pu <= TOLERANCE_PU {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// What a boundary estimate says of the power alone.
