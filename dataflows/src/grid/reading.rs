@@ -142,7 +142,7 @@ pub(crate) fn power(meter: &Meter, said: &MeterSaid, age: u32, rated: &([f64; 3]
     let mut reading = exactly_nothing();
     for &k in &meter.phases {
         let (p, q) = (said.p_w[k], said.q_var[k]);
-        if !is_load && !(p.is_finite() && q.is_finite()) {
+        if !(is_load || p.is_finite() && q.is_finite()) {
             return NOTHING;
         }
         let s = p.hypot(q);
