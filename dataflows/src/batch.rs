@@ -10,6 +10,7 @@ use flexmeter_model::outcome::{
     RejectionRow, TotalChange,
 };
 
+use crate::grid::GridPart;
 use crate::identities::Identity;
 
 /// Which stretch of which partition a batch covers.
@@ -118,4 +119,6 @@ pub(crate) enum Part {
     Profile(u32, ProfileOutput),
     /// With its epoch: differential may send the totals of several epochs together.
     Total(u64, TotalChange),
+    /// With its epoch, too: areas are published when all rounds of the epoch are over.
+    Grid(u64, GridPart),
 }

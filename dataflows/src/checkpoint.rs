@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic "FLXPART\n" · version u32 · number of partitions u32 · partition u32
-//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · crc32 u32 of everything before it
+//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · meters and switches · crc32 u32 of everything before it
 //! ```
 //! Integers are little endian; counts are LEB128. A reader believes nothing: lengths are checked against the bytes that are left
 //! before anything is allocated, and every damaged file is an error, never a panic.
@@ -49,7 +49,7 @@ pub enum CheckpointError {
 }
 
 /// Version of the format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"FLXPART\n";
 const CRC_LEN: usize = 4;
 

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::sync::mpsc::Sender;
 
 use flexmeter_model::EventTime;
-use flexmeter_model::outcome::{PartitionOutcome, TotalChange};
+use flexmeter_model::outcome::{GridOutcome, PartitionOutcome, TotalChange};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::batch::{Accepted, Part};
 use crate::faults::Faults;
+use crate::grid::GridPart;
 
 /// One worker's share of a closed epoch.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ pub(crate) struct Share {
     pub(crate) epoch: u64,
     pub(crate) partitions: Vec<PartitionOutcome>,
     pub(crate) totals: Vec<TotalChange>,
+    pub(crate) grid: GridOutcome,
 }
 
 /// Where closed epochs go, and how far the worker was fed (an empty frontier closes that many).
@@ -37,7 +39,7 @@ pub(crate) fn close(parts: StreamVec<'_, u64, Part>, outlet: Outlet) {
         input.for_each_stamp(|time, containers| {
             for part in containers.flat_map(std::mem::take) {
                 let epoch = match (&part, time.least()) {
-                    (Part::Total(epoch, _), _) | (_, Some(epoch)) => *epoch,
+                    (Part::Total(epoch, _) | Part::Grid(epoch, _), _) | (_, Some(epoch)) => *epoch,
                     (_, None) => continue,
                 };
                 open.entry(epoch).or_default().push(part);
@@ -67,6 +69,9 @@ fn share(epoch: u64, parts: Vec<Part>) -> Share {
                 outcome.counts.n_windows_forgotten += profile.n_windows_forgotten;
             }
             Part::Total(_, change) => share.totals.push(change),
+            Part::Grid(_, GridPart::Area(area)) => share.grid.areas.push(area),
+            Part::Grid(_, GridPart::Gone(tenant, area)) => share.grid.gone.push((tenant, area)),
+            Part::Grid(_, GridPart::Switch(row)) => share.grid.switches.push(row),
         }
     }
     share.partitions = outcomes.into_values().collect();

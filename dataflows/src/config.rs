@@ -1,9 +1,12 @@
 //! The engine's settings and fixed limits.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use flexmeter_model::TenantId;
+
 use crate::error::EngineError;
+use crate::grid::{EstimationConfig, Grid};
 
 /// Width of a load-profile window: 15 minutes, in microseconds.
 pub const WINDOW_US: i64 = 15 * 60 * 1_000_000;
@@ -61,6 +64,10 @@ pub struct EngineConfig {
     pub redelivery_window_us: i64,
     /// What becomes of messages from unknown devices. Default: accepted.
     pub unknown_devices: UnknownDevices,
+    /// Grids that are there from the start. Default: none.
+    pub grids: BTreeMap<TenantId, Arc<Grid>>,
+    /// Settings of the state estimation.
+    pub estimation: EstimationConfig,
 }
 
 impl Default for EngineConfig {
@@ -77,6 +84,8 @@ impl Default for EngineConfig {
             future_tolerance_us: 10 * MINUTE_US,
             redelivery_window_us: 10 * MINUTE_US,
             unknown_devices: UnknownDevices::Accept,
+            grids: BTreeMap::new(),
+            estimation: EstimationConfig::default(),
         }
     }
 }
@@ -101,6 +110,7 @@ impl EngineConfig {
                 });
             }
         }
+        self.estimation.check()?;
         if self.n_workers > WORKERS_MAX {
             return Err(EngineError::Setting {
                 setting: "n_workers",

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use flexmeter_model::TenantId;
 use flexmeter_model::outcome::{ClosedEpoch, PartitionOutcome};
 use flexmeter_model::record::RecordBlock;
 use timely::communication::WorkerGuards;
@@ -14,6 +15,7 @@ use crate::close::Share;
 use crate::config::{EPOCHS_IN_FLIGHT_MAX, EngineConfig};
 use crate::error::EngineError;
 use crate::faults::{Faults, lock};
+use crate::grid::{Grid, Grids};
 use crate::partition::PartitionState;
 use crate::worker::{Command, Seat, run};
 
@@ -74,6 +76,8 @@ pub struct Engine {
     faults: Faults,
     delivered: Arc<Delivered>,
     fed: u64,
+    grids: Grids,
+    next_grid: u32,
 }
 
 /// The last epoch that was delivered.
@@ -103,6 +107,7 @@ impl Engine {
         drop(snapshots);
         let (restored, outcomes): (Vec<_>, Vec<_>) = restored.into_iter().unzip();
         let n_workers = config.n_workers;
+        let grids: Grids = (0..).zip(config.grids.clone()).collect();
         let faults = Faults::default();
         let delivered = Arc::new(Delivered::default());
         let (shares, from_workers) = channel();
@@ -118,6 +123,7 @@ impl Engine {
             seats.push(Some(Seat {
                 config,
                 restored,
+                grids: grids.clone(),
                 commands: receiver,
                 shares,
                 faults,
@@ -159,6 +165,8 @@ impl Engine {
             faults,
             delivered,
             fed: 0,
+            next_grid: grids.len() as u32,
+            grids,
         })
     }
 
@@ -192,6 +200,28 @@ impl Engine {
             commands.send(Command::Feed { epoch, blocks }).map_err(|_| self.why_stopped())?;
         }
         self.fed = epoch;
+        self.faults.wake();
+        Ok(())
+    }
+
+    /// Gives a tenant another grid, or none, from the next epoch on. Switches stand as the bundle says, unless their devices have said
+    /// otherwise since the tenant's first grid; meters have the readings that they have sent before.
+    ///
+    /// A grid is not part of a checkpoint: give it in [`EngineConfig::grids`] at the next start.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the engine has stopped.
+    pub fn set_grid(&mut self, tenant: &TenantId, grid: Option<Arc<Grid>>) -> Result<(), EngineError> {
+        self.faults.check()?;
+        self.grids.retain(|_, (owner, _)| owner != tenant);
+        if let Some(grid) = grid {
+            self.grids.insert(self.next_grid, (tenant.clone(), grid));
+            self.next_grid += 1;
+        }
+        for commands in &self.commands {
+            let grids = self.grids.clone();
+            commands.send(Command::Grids { grids }).map_err(|_| self.why_stopped())?;
+        }
         self.faults.wake();
         Ok(())
     }
@@ -339,6 +369,9 @@ impl Closer {
             epoch.epoch = share.epoch;
             epoch.partitions.extend(share.partitions);
             epoch.totals.extend(share.totals);
+            epoch.grid.areas.extend(share.grid.areas);
+            epoch.grid.gone.extend(share.grid.gone);
+            epoch.grid.switches.extend(share.grid.switches);
             while let Some(entry) = open.first_entry().filter(|entry| entry.get().0 == self.n_workers) {
                 if self.deliver(in_order(entry.remove().1)).is_err() {
                     return;
@@ -350,7 +383,7 @@ impl Closer {
     fn deliver(&self, epoch: ClosedEpoch) -> Result<(), ()> {
         let number = epoch.epoch;
         // Epoch 0 is of interest only when something was restored.
-        if number > 0 || !epoch.partitions.is_empty() {
+        if number > 0 || !epoch.partitions.is_empty() || !epoch.grid.is_empty() {
             self.closed
                 .send(epoch)
                 .map_err(|_| self.faults.report(EngineError::OutcomesNotTaken))?;
@@ -365,6 +398,11 @@ impl Closer {
 fn in_order(mut epoch: ClosedEpoch) -> ClosedEpoch {
     epoch.partitions.sort_unstable_by_key(|outcome| outcome.partition);
     epoch.totals.sort_unstable_by(|a, b| (&a.tenant, a.code).cmp(&(&b.tenant, b.code)));
+    let grid = &mut epoch.grid;
+    grid.areas.sort_unstable_by(|a, b| (&a.tenant, &a.area).cmp(&(&b.tenant, &b.area)));
+    grid.gone.sort_unstable();
+    grid.switches
+        .sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
     epoch
 }
 

@@ -19,6 +19,14 @@ pub enum EngineError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A share or standard deviation that cannot be used.
+    #[error("engine setting {setting} cannot be {value}: use a number between 0 and 1")]
+    Share {
+        /// Name of the field.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// A record in the log cannot be read.
     #[error("log partition {partition} is corrupt at offset {offset}: {source}; restore the log from a copy")]
     CorruptRecord {

@@ -98,6 +98,12 @@ impl Latest {
         changes
     }
 
+    /// A device's rows.
+    pub(crate) fn of_device(&self, index: u32) -> impl Iterator<Item = (Identifier, Reading)> {
+        let rows = self.devices.get(index as usize).into_iter().flat_map(|device| &device.rows);
+        rows.map(|row| (row.identifier, row.reading()))
+    }
+
     pub(crate) fn write(&self, out: &mut Writer) {
         out.len(self.devices.len());
         for device in &self.devices {

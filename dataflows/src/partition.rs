@@ -11,6 +11,7 @@ use crate::checkpoint::{CheckpointError, Reader, Writer};
 use crate::config::EngineConfig;
 use crate::decode::Intake;
 use crate::engine::PartitionSnapshot;
+use crate::grid::Meters;
 use crate::identities::Identities;
 use crate::latest::Latest;
 use crate::load_profile::LoadProfile;
@@ -28,6 +29,7 @@ pub(crate) struct PartitionState {
     pub(crate) totals: Totals,
     pub(crate) latest: Latest,
     pub(crate) load_profile: LoadProfile,
+    pub(crate) meters: Meters,
 }
 
 impl PartitionState {
@@ -50,6 +52,7 @@ impl PartitionState {
         let totals = Totals::read(&mut input)?;
         let latest = Latest::read(&mut input, intake.devices.len())?;
         let load_profile = LoadProfile::read(&mut input, &intake.devices, config)?;
+        let meters = Meters::read(&mut input, &intake.devices)?;
         input.finish()?;
         Ok(Self {
             partition,
@@ -58,6 +61,7 @@ impl PartitionState {
             totals,
             latest,
             load_profile,
+            meters,
         })
     }
 
@@ -83,6 +87,7 @@ pub(crate) struct WorkerStates {
     pub(crate) totals: PerPartition<Totals>,
     pub(crate) latest: PerPartition<Latest>,
     pub(crate) load_profiles: PerPartition<LoadProfile>,
+    pub(crate) meters: PerPartition<Meters>,
 }
 
 impl WorkerStates {
@@ -95,6 +100,7 @@ impl WorkerStates {
             this.totals.borrow_mut().insert(state.partition, state.totals);
             this.latest.borrow_mut().insert(state.partition, state.latest);
             this.load_profiles.borrow_mut().insert(state.partition, state.load_profile);
+            this.meters.borrow_mut().insert(state.partition, state.meters);
         }
         this
     }
@@ -117,6 +123,7 @@ impl WorkerStates {
         write(&self.totals, partition, |state| state.write(&mut out));
         write(&self.latest, partition, |state| state.write(&mut out));
         write(&self.load_profiles, partition, |state| state.write(&mut out));
+        write(&self.meters, partition, |state| state.write(&mut out));
         PartitionSnapshot {
             partition,
             offset: intake.next_offset,

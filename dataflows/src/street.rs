@@ -1,5 +1,6 @@
 //! The whole street on one screen.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use flexmeter_model::record::RecordBlock;
@@ -14,13 +15,33 @@ use crate::close::{Outlet, close};
 use crate::config::EngineConfig;
 use crate::decode::decode;
 use crate::dedupe::dedupe;
+use crate::grid::{Grids, levels, meters};
 use crate::latest::latest;
 use crate::load_profile::load_profile;
 use crate::partition::WorkerStates;
 use crate::totals::totals;
 
-/// Where a worker puts an epoch's blocks.
-pub(crate) type BlockInput = Handle<u64, CapacityContainerBuilder<Vec<RecordBlock>>>;
+/// Where a worker puts what it is fed.
+pub(crate) struct Inputs {
+    /// An epoch's blocks.
+    pub(crate) blocks: Handle<u64, CapacityContainerBuilder<Vec<RecordBlock>>>,
+    /// That the grids are others from this epoch on.
+    pub(crate) news: Handle<u64, CapacityContainerBuilder<Vec<()>>>,
+}
+
+impl Inputs {
+    /// What is fed next belongs to this epoch.
+    pub(crate) fn advance_to(&mut self, epoch: u64) {
+        self.blocks.advance_to(epoch);
+        self.news.advance_to(epoch);
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn close(self) {
+        self.blocks.close();
+        self.news.close();
+    }
+}
 
 /// Builds one worker's part of the street. Every worker builds the same.
 ///
@@ -28,16 +49,24 @@ pub(crate) type BlockInput = Handle<u64, CapacityContainerBuilder<Vec<RecordBloc
 /// blocks ─► decode ─► dedupe ─┬────────────────────────► rows ──┐
 ///  (log)     judge    repeats ├─► latest ──────────────► changes ├─► close ─► epochs, in order
 ///                             ├─► load_profile ─► changes, rows ─┤
-///                             └─► totals ══════════════► counts ─┘          ══ exchanged between workers
+///                             ├─► totals ══════════════► counts ─┤          ══ exchanged between workers
+///                             └─► meters ══► levels ◄╗ ► areas ──┘
+///                                               ╚════╝ boundary estimates up, angles down, within the epoch
 /// ```
 /// The probe passes an epoch when every operator of every worker is done with it.
 pub(crate) fn build(
     scope: Scope<'_, u64>,
     states: &WorkerStates,
+    grids: Rc<RefCell<Grids>>,
     config: &Rc<EngineConfig>,
     outlet: Outlet,
-) -> (BlockInput, ProbeHandle<u64>) {
-    let (input, blocks) = scope.new_input();
+) -> (Inputs, ProbeHandle<u64>) {
+    let (blocks_input, blocks) = scope.new_input();
+    let (news_input, news) = scope.new_input();
+    let inputs = Inputs {
+        blocks: blocks_input,
+        news: news_input,
+    };
 
     let judged = decode(blocks, states.intakes.clone(), config.clone(), outlet.faults.clone());
     let accepted = dedupe(judged, states.identities.clone(), config.clone());
@@ -45,9 +74,11 @@ pub(crate) fn build(
     let rows = accepted.clone().map(Part::Rows);
     let latest = latest(accepted.clone(), states.latest.clone());
     let load_profile = load_profile(accepted.clone(), states.load_profiles.clone(), config.clone());
-    let totals = totals(accepted, states.totals.clone());
+    let totals = totals(accepted.clone(), states.totals.clone());
+    let mail = meters(accepted, news, states.meters.clone(), grids.clone());
+    let areas = levels(mail, grids, config.estimation, outlet.faults.clone());
 
-    let (probe, parts) = scope.concatenate([latest, load_profile, totals, rows]).probe();
+    let (probe, parts) = scope.concatenate([latest, load_profile, totals, areas, rows]).probe();
     close(parts, outlet);
-    (input, probe)
+    (inputs, probe)
 }

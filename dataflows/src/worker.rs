@@ -1,7 +1,7 @@
 //! One timely worker: takes commands, steps the street, sleeps when there is nothing to do.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -16,8 +16,9 @@ use crate::config::EngineConfig;
 use crate::engine::PartitionSnapshot;
 use crate::error::EngineError;
 use crate::faults::Faults;
+use crate::grid::{Grids, seed};
 use crate::partition::{PartitionState, WorkerStates};
-use crate::street::{BlockInput, build};
+use crate::street::{Inputs, build};
 
 /// An idle worker is woken by whoever gives it work; it looks around by itself this often, in case a wake-up was lost.
 const PARK_MAX: Duration = Duration::from_millis(500);
@@ -26,6 +27,8 @@ const PARK_MAX: Duration = Duration::from_millis(500);
 pub(crate) enum Command {
     /// An epoch's blocks of this worker's partitions; every worker gets every epoch.
     Feed { epoch: u64, blocks: Vec<RecordBlock> },
+    /// Other grids from the next epoch on.
+    Grids { grids: Grids },
     /// The checkpoints of this worker's partitions after everything fed so far.
     Snapshot { reply: Sender<Vec<PartitionSnapshot>> },
 }
@@ -34,6 +37,7 @@ pub(crate) enum Command {
 pub(crate) struct Seat {
     pub(crate) config: EngineConfig,
     pub(crate) restored: Vec<PartitionState>,
+    pub(crate) grids: Grids,
     pub(crate) commands: Receiver<Command>,
     pub(crate) shares: Sender<Share>,
     pub(crate) faults: Faults,
@@ -62,6 +66,7 @@ fn work(worker: &mut Worker, seat: Seat) {
     let Seat {
         config,
         restored,
+        grids,
         commands,
         shares,
         faults,
@@ -74,16 +79,24 @@ fn work(worker: &mut Worker, seat: Seat) {
         faults: faults.clone(),
     };
     let config = Rc::new(config);
-    let (mut input, probe) = worker.dataflow(|scope| build(scope, &states, &config, outlet));
+    let grids = Rc::new(RefCell::new(grids));
+    let (mut input, probe) = worker.dataflow(|scope| build(scope, &states, grids.clone(), &config, outlet));
     input.advance_to(1);
     while !faults.any() {
         match commands.try_recv() {
             Ok(Command::Feed { epoch, mut blocks }) => {
                 input.advance_to(epoch);
-                input.send_batch(&mut blocks);
+                input.blocks.send_batch(&mut blocks);
                 fed.set(epoch);
                 input.advance_to(epoch + 1);
                 worker.step();
+            }
+            Ok(Command::Grids { grids: new }) => {
+                // no operator may still be busy with an epoch of the old ones
+                settle(worker, &input, &probe, &faults);
+                seed(&states, &new);
+                *grids.borrow_mut() = new;
+                input.news.send(());
             }
             Ok(Command::Snapshot { reply }) => {
                 settle(worker, &input, &probe, &faults);
@@ -103,8 +116,8 @@ fn work(worker: &mut Worker, seat: Seat) {
 }
 
 /// Steps until every epoch fed so far is done with, on all workers.
-fn settle(worker: &mut Worker, input: &BlockInput, probe: &ProbeHandle<u64>, faults: &Faults) {
-    while probe.less_than(input.time()) && !faults.any() {
+fn settle(worker: &mut Worker, input: &Inputs, probe: &ProbeHandle<u64>, faults: &Faults) {
+    while probe.less_than(input.blocks.time()) && !faults.any() {
         worker.step_or_park(Some(PARK_MAX));
     }
 }

@@ -10,7 +10,7 @@ use crate::error::GridError;
 use crate::network::{ComponentId, Network, PerPhase, PowerSensor, Reference, Terminal, VoltageSensor};
 
 /// Smallest standard deviation of a power reading, W or var: what rounding to 0.1 leaves.
-const POWER_SIGMA_MIN: f64 = 0.03;
+pub const POWER_SIGMA_MIN: f64 = 0.03;
 
 /// Where a meter sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +160,68 @@ impl Bundle {
             }
         }
         network
+    }
+}
+
+/// Where a meter is in an area's network: indices of its sensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeterSensors {
+    /// In [`Network::voltage_sensors`].
+    pub voltage: usize,
+    /// In [`Network::power_sensors`]; `None` where what it measures is not there now (nothing enters its area).
+    pub power: Option<usize>,
+}
+
+/// A load of an area that no meter measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnmeteredLoad {
+    /// In [`Network::appliances`] of the area.
+    pub appliance: usize,
+    /// In [`Network::power_sensors`] of the area.
+    pub power: usize,
+}
+
+impl Bundle {
+    /// Gives an area's network the sensors of these meters (indices in [`Self::meters`], all of nodes of the area), and one for each load
+    /// that none of them measures. No sensor has a reading yet. Powers count as positive into the load or area, or out of the source, at
+    /// every sensor.
+    pub fn add_sensors(&self, area: &mut Area, meters: &[usize]) -> (Vec<MeterSensors>, Vec<UnmeteredLoad>) {
+        let place: HashMap<usize, usize> = area.nodes.iter().enumerate().map(|(own, &node)| (node, own)).collect();
+        let appliance_place: HashMap<usize, usize> = area.appliances.iter().enumerate().map(|(own, &at)| (at, own)).collect();
+        let mut is_metered = vec![false; area.network.appliances.len()];
+        let mut sensors = Vec::with_capacity(meters.len());
+        for meter in meters.iter().map(|&index| &self.meters[index]) {
+            let node = place.get(&meter.node).copied().unwrap_or(area.root);
+            let terminal = match meter.terminal {
+                Terminal::Appliance(appliance) => appliance_place.get(&appliance).copied().map(Terminal::Appliance),
+                // the stand-in for the grid above is the last source
+                Terminal::BranchTo(_) if area.entrance.is_some() && node == area.root => {
+                    area.network.sources.len().checked_sub(1).map(Terminal::Source)
+                }
+                Terminal::Source(_) => area
+                    .network
+                    .sources
+                    .iter()
+                    .position(|source| source.node == node)
+                    .map(Terminal::Source),
+                _ => None,
+            };
+            if let Some(Terminal::Appliance(own)) = terminal {
+                is_metered[own] = true;
+            }
+            sensors.push(MeterSensors {
+                voltage: area.network.add_voltage_sensor(node),
+                power: terminal.map(|terminal| area.network.add_power_sensor(terminal)),
+            });
+        }
+        let unmetered = (0..is_metered.len())
+            .filter(|&own| !is_metered[own])
+            .map(|appliance| UnmeteredLoad {
+                appliance,
+                power: area.network.add_power_sensor(Terminal::Appliance(appliance)),
+            })
+            .collect();
+        (sensors, unmetered)
     }
 }
 

@@ -469,6 +469,92 @@ impl Network {
         }
     }
 
+    /// What a voltage sensor (its index in [`Self::voltage_sensors`]) says from now on: V by phase, NaN where it says nothing; standard
+    /// deviation, V.
+    pub fn set_voltage_reading(&mut self, sensor: usize, u_v: [f64; 3], u_sigma_v: f64) {
+        if let Some(sensor) = self.voltage_sensors.get_mut(sensor) {
+            sensor.u_v = PerPhase::Phases(u_v);
+            sensor.u_sigma_v = u_sigma_v;
+        }
+    }
+
+    /// What a power sensor (its index in [`Self::power_sensors`]) says from now on, by phase: W and var, NaN where it says nothing;
+    /// standard deviations likewise.
+    pub fn set_power_reading(&mut self, sensor: usize, p_w: [f64; 3], q_var: [f64; 3], p_sigma_w: [f64; 3], q_sigma_var: [f64; 3]) {
+        if let Some(sensor) = self.power_sensors.get_mut(sensor) {
+            (sensor.p_w, sensor.q_var) = (PerPhase::Phases(p_w), PerPhase::Phases(q_var));
+            (sensor.p_sigma_w, sensor.q_sigma_var) = (PerPhase::Phases(p_sigma_w), PerPhase::Phases(q_sigma_var));
+        }
+    }
+
+    /// Opens or closes a branch at both ends: its index in [`Self::branches`].
+    pub fn set_closed(&mut self, branch: usize, closed: bool) {
+        if let Some(branch) = self.branches.get_mut(branch) {
+            (branch.from_closed, branch.to_closed) = (closed, closed);
+        }
+    }
+
+    /// Takes all supply away.
+    pub fn disconnect_sources(&mut self) {
+        self.sources.iter_mut().for_each(|source| source.connected = false);
+    }
+
+    /// Adds a load at a node, with a sensor that has no reading yet; the sensor's index in [`Self::power_sensors`].
+    pub fn add_unread_load(&mut self, node: usize) -> usize {
+        let id = self.free_id();
+        self.references.insert(id, Reference::Appliance(self.appliances.len()));
+        self.appliances.push(Appliance {
+            id,
+            node,
+            connected: true,
+            is_generator: false,
+            kind: LoadKind::ConstantPower,
+            p_w: PerPhase::Phases([f64::NAN; 3]),
+            q_var: PerPhase::Phases([f64::NAN; 3]),
+        });
+        self.add_power_sensor(Terminal::Appliance(self.appliances.len() - 1))
+    }
+
+    /// Adds a voltage sensor without a reading; its index.
+    pub fn add_voltage_sensor(&mut self, node: usize) -> usize {
+        let (id, index) = (self.free_id(), self.voltage_sensors.len());
+        self.references.insert(id, Reference::VoltageSensor(index));
+        self.voltage_sensors.push(VoltageSensor {
+            id,
+            node,
+            u_sigma_v: 1.0,
+            u_v: PerPhase::Phases([f64::NAN; 3]),
+            angle_rad: PerPhase::Phases([f64::NAN; 3]),
+        });
+        index
+    }
+
+    /// Adds a power sensor without a reading; its index.
+    pub(crate) fn add_power_sensor(&mut self, terminal: Terminal) -> usize {
+        let (id, index) = (self.free_id(), self.power_sensors.len());
+        self.references.insert(id, Reference::PowerSensor(index));
+        let nothing = PerPhase::Phases([f64::NAN; 3]);
+        self.power_sensors.push(PowerSensor {
+            id,
+            terminal,
+            sigma_va: f64::INFINITY,
+            p_sigma_w: nothing,
+            q_sigma_var: nothing,
+            p_w: nothing,
+            q_var: nothing,
+        });
+        index
+    }
+
+    /// An id that nobody has; ids from a dataset are below it.
+    fn free_id(&self) -> ComponentId {
+        let mut id = ComponentId::MAX - self.references.len() as ComponentId;
+        while self.references.contains_key(&id) {
+            id -= 1;
+        }
+        id
+    }
+
     /// Component type of a reference.
     pub(crate) fn component(&self, reference: Reference) -> &'static str {
         match reference {

@@ -10,6 +10,10 @@ use crate::ids::{HardwareId, TenantId};
 use crate::quantity::Identifier;
 use crate::time::EventTime;
 
+mod grid;
+
+pub use grid::{AreaEstimate, GridPhase, GridQuality, GridQuantity, GridStateRow, NodeState, SwitchRow};
+
 /// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so
 /// consumers may use `(partition, index)` as an array position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -430,6 +434,25 @@ pub struct TotalChange {
     pub total: u64,
 }
 
+/// What the grid engine says in one epoch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GridOutcome {
+    /// Areas that were estimated anew, by tenant and path: each replaces all that was known of its area.
+    pub areas: Vec<Arc<AreaEstimate>>,
+    /// Areas that are no more: the tenant has another grid, or none.
+    pub gone: Vec<(TenantId, Arc<str>)>,
+    /// Switches whose row changed.
+    pub switches: Vec<SwitchRow>,
+}
+
+impl GridOutcome {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.areas.is_empty() && self.gone.is_empty() && self.switches.is_empty()
+    }
+}
+
 /// The outcome of one epoch: complete, and the same on every replay.
 #[derive(Debug, Clone, Default)]
 pub struct ClosedEpoch {
@@ -440,4 +463,6 @@ pub struct ClosedEpoch {
     pub partitions: Vec<PartitionOutcome>,
     /// Totals that changed.
     pub totals: Vec<TotalChange>,
+    /// What changed in the grids.
+    pub grid: GridOutcome,
 }

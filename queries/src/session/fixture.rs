@@ -259,6 +259,7 @@ pub(crate) fn live() -> LiveStore {
         epoch: 1,
         partitions,
         totals,
+        ..ClosedEpoch::default()
     });
     store
 }

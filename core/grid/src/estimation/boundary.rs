@@ -64,6 +64,78 @@ impl<const N: usize> BoundaryEstimate<N> {
     }
 }
 
+impl<const N: usize> BoundaryEstimate<N> {
+    /// How many numbers [`Self::to_numbers`] gives.
+    const N_NUMBERS: usize = 4 * N + 16 * N * N + 1 + N * N + 2 + N + 1 + 4 * N;
+
+    /// The whole message as numbers in a fixed order, to be sent elsewhere.
+    pub fn to_numbers(&self) -> Vec<f64> {
+        let mut numbers = Vec::with_capacity(Self::N_NUMBERS);
+        numbers.extend(self.voltage_pu.iter().chain(&self.power_pu).flat_map(|c| [c.re, c.im]));
+        numbers.extend(self.covariance.iter().flatten());
+        numbers.push(f64::from(self.balance.is_some()));
+        let balance = self.balance.unwrap_or_else(|| AngleReference::pin(0));
+        numbers.extend(balance.weights.iter().flatten());
+        numbers.extend([f64::from(balance.is_balance), balance.n_readings as f64]);
+        numbers.extend(balance.expected);
+        numbers.push(f64::from(self.guess.is_some()));
+        let guess = self.guess.unwrap_or(Voltage {
+            position: 0,
+            magnitude: [0.0; N],
+            magnitude_weight: [0.0; N],
+            angle: [0.0; N],
+            angle_weight: [0.0; N],
+        });
+        for part in [guess.magnitude, guess.magnitude_weight, guess.angle, guess.angle_weight] {
+            numbers.extend(part);
+        }
+        numbers
+    }
+
+    /// The message that [`Self::to_numbers`] has written; `None` for another count of numbers, or one that is not finite.
+    pub fn from_numbers(numbers: &[f64]) -> Option<Self> {
+        if numbers.len() != Self::N_NUMBERS || numbers.iter().any(|number| !number.is_finite()) {
+            return None;
+        }
+        let mut rest = numbers.iter().copied();
+        let voltage_pu = std::array::from_fn(|_| C64::new(take(&mut rest), take(&mut rest)));
+        let power_pu = std::array::from_fn(|_| C64::new(take(&mut rest), take(&mut rest)));
+        let covariance = (0..4 * N).map(|_| (0..4 * N).map(|_| take(&mut rest)).collect()).collect();
+        let has_balance = take(&mut rest) != 0.0;
+        let balance = AngleReference {
+            position: 0,
+            weights: std::array::from_fn(|_| take_row(&mut rest)),
+            is_balance: take(&mut rest) != 0.0,
+            n_readings: take(&mut rest) as isize,
+            expected: take_row(&mut rest),
+        };
+        let has_guess = take(&mut rest) != 0.0;
+        let guess = Voltage {
+            position: 0,
+            magnitude: take_row(&mut rest),
+            magnitude_weight: take_row(&mut rest),
+            angle: take_row(&mut rest),
+            angle_weight: take_row(&mut rest),
+        };
+        Some(Self {
+            voltage_pu,
+            power_pu,
+            covariance,
+            balance: has_balance.then_some(balance),
+            guess: has_guess.then_some(guess),
+        })
+    }
+}
+
+/// The next number; their count has been checked.
+fn take(numbers: &mut impl Iterator<Item = f64>) -> f64 {
+    numbers.next().unwrap_or(0.0)
+}
+
+fn take_row<const N: usize>(numbers: &mut impl Iterator<Item = f64>) -> [f64; N] {
+    std::array::from_fn(|_| take(numbers))
+}
+
 /// A message as the upper area uses it.
 #[derive(Debug, Clone)]
 pub(super) struct Boundary<const N: usize> {

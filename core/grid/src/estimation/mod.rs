@@ -253,6 +253,12 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
     }
 
+    /// Takes what all sensors of the network say now, and how well they say it; what areas below have said and what is expected of the
+    /// angles stay. The next estimate begins at the last state.
+    pub fn read_again(&mut self, network: &Network) {
+        self.read_anew(network);
+    }
+
     /// Reads all sensors again, from the last state.
     fn read_anew(&mut self, network: &Network) {
         self.settle();

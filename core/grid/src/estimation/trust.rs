@@ -97,6 +97,11 @@ impl Trust {
         self.j_limit.is_some_and(|limit| self.j > limit)
     }
 
+    /// Normalized residual that none of these readings exceeds if all are good, but for the false alarm rate.
+    pub fn residual_limit(&self, false_alarm_rate: f64) -> f64 {
+        limit_of(false_alarm_rate, self.residuals.len())
+    }
+
     /// The reading with the largest normalized residual.
     pub fn worst(&self) -> Option<&Residual> {
         let of = |residual: &&Residual| residual.normalized.unwrap_or(0.0).abs();
