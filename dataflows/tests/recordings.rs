@@ -76,8 +76,8 @@ fn fit(name: &str, test: &str) -> Option<Fit> {
                 if exact.iter().all(|u| u.norm() == 0.0) {
                     continue;
                 }
-                for k in 0..3 {
-                    let error = (node.value[0][k] - exact[k].norm()) / base[id];
+                for (k, exact) in exact.iter().enumerate() {
+                    let error = (node.value[0][k] - exact.norm()) / base[id];
                     let sigma = node.sigma[0][k] / base[id];
                     moment += error * error;
                     n_moment += 1;
