@@ -18,6 +18,7 @@ pub mod estimation;
 mod flows;
 mod model;
 pub mod network;
+pub mod outage;
 pub mod pgm;
 pub mod power_flow;
 pub mod topology;
