@@ -2,13 +2,15 @@
 //!
 //! By event time, not by arrival: a late message changes the answer to what it would have been. Repeats change nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::Micros;
 
 /// Most distinct alarms of one kind kept per point; the oldest are forgotten above it.
 pub(crate) const ALARMS_MAX: usize = 32;
 
 /// One thing heard from a metering point, with its event time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Fact {
     /// A last gasp; or a voltage that an estimator no longer sees.
     Gasp(Micros),

@@ -8,6 +8,7 @@
 //! Start reading in `sections` (what can be told apart), then `inference` (the exact most probable set of failed devices), then
 //! `monitor` (what becomes of it over time). The model is in `docs/algorithms/outages.md`.
 
+mod comparison;
 mod evidence;
 mod inference;
 mod life_cycle;

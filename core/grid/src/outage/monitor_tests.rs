@@ -197,9 +197,9 @@ fn repeats_and_late_gasps_change_the_beginning_and_nothing_else() {
     let opened_at = case.only().opened_at_us;
     case.gasps([3, 4, 7]);
     assert_eq!((case.only().id, case.only().n_gasps), (id, 3));
-    case.say(8, Fact::Gasp(opened_at - 2 * SECOND_US));
+    case.say(8, Fact::Gasp(opened_at - SECOND_US / 2));
     case.pass(SECOND_US);
-    assert_eq!((case.only().id, case.only().opened_at_us), (id, opened_at - 2 * SECOND_US));
+    assert_eq!((case.only().id, case.only().opened_at_us), (id, opened_at - SECOND_US / 2));
     // a gasp that was long in coming is no news
     case.restored(0..10);
     assert!(case.only().closed_at_us.is_some());

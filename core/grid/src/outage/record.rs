@@ -1,5 +1,7 @@
 //! What the monitor tells: outages and, when they are over, who was interrupted for how long.
 
+use serde::{Deserialize, Serialize};
+
 use std::fmt;
 
 use super::Micros;
@@ -8,7 +10,7 @@ use super::supply::PointId;
 use crate::network::ComponentId;
 
 /// Names an outage within a tenant, for good: the device first blamed and when it lost supply, as known when the outage was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OutageId {
     /// The device first blamed.
     pub device: Device,
@@ -33,7 +35,7 @@ impl fmt::Display for Device {
 }
 
 /// Why an outage is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CloseReason {
     /// Supply is back.
     Restored,
@@ -46,7 +48,7 @@ pub enum CloseReason {
 }
 
 /// An outage as it is known now. All times are µs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Outage {
     /// Its name.
     pub id: OutageId,
@@ -79,7 +81,7 @@ pub struct Outage {
 }
 
 /// Customers without supply for a time, known once the outage is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Interruption {
     /// The outage.
     pub outage: OutageId,
@@ -96,7 +98,7 @@ pub struct Interruption {
 }
 
 /// A change of one of the two views: +1 appears, -1 disappears.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Change {
     /// Of the outages.
     Outage(Outage, i64),

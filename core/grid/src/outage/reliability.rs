@@ -4,6 +4,8 @@
 //! IEEE Std 1366-2012, section 3: SAIFI, SAIDI, CAIDI, MAIFI. An interruption is sustained if it lasts more than five minutes; shorter ones are
 //! momentary and count in MAIFI only.
 
+use serde::{Deserialize, Serialize};
+
 use super::record::Interruption;
 use super::{Micros, SECOND_US};
 
@@ -11,7 +13,7 @@ use super::{Micros, SECOND_US};
 pub const SUSTAINED_US: Micros = 300 * SECOND_US;
 
 /// What interruptions add up to; exact integers, so that what is taken back leaves nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tally {
     /// Customers interrupted, each as often as it was, for more than five minutes.
     pub n_sustained: i64,

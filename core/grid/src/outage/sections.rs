@@ -8,6 +8,8 @@
 //! get unreal ones in between (they cannot fail), so that each has at most [`FAN_OUT_MAX`] parts and a change costs the depth of the
 //! tree, not its width.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -19,7 +21,7 @@ use crate::network::ComponentId;
 pub(crate) const FAN_OUT_MAX: usize = 16;
 
 /// What can fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Device {
     /// A branch, by id.
     Branch(ComponentId),

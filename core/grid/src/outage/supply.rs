@@ -1,5 +1,7 @@
 //! How the grid is supplied now: the tree of supply, what closes loops in it, and the points that tell about it.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Micros;
@@ -9,7 +11,7 @@ use crate::network::{ComponentId, Network};
 pub type PointId = u32;
 
 /// A branch as the topology needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GridBranch {
     /// Its id.
     pub branch: ComponentId,
@@ -22,7 +24,7 @@ pub struct GridBranch {
 }
 
 /// A node that has supply, and where it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SuppliedNode {
     /// Its id.
     pub node: ComponentId,
@@ -35,7 +37,7 @@ pub struct SuppliedNode {
 }
 
 /// What tells about the supply of a node: a customer's meter, a meter of the grid, an estimator that watches the voltage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MeteringPoint {
     /// Its number.
     pub point: PointId,
