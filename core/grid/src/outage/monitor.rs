@@ -164,12 +164,17 @@ impl OutageMonitor {
             (record.position, record.point) = (position, point);
             self.records.insert(point.point, record);
         }
-        // points that are no more leave their incidents
-        for (point, record) in old {
-            if let Some(incident) = record.owner.and_then(|owner| self.incidents.get_mut(&owner)) {
-                incident.members.remove(&point);
-                self.touched.extend(record.owner);
+        // points that are no more leave what is still going on; a grid without points has never been
+        for point in old.keys() {
+            for (&serial, incident) in self.incidents.iter_mut().filter(|(_, incident)| incident.is_open()) {
+                if incident.members.remove(point).is_some() {
+                    self.touched.insert(serial);
+                }
             }
+        }
+        if map.points.is_empty() {
+            let all: Vec<u64> = self.incidents.keys().copied().collect();
+            all.into_iter().for_each(|serial| self.remove(serial));
         }
         self.interval_us_max = map.points.iter().filter_map(|point| point.reading_interval_us).max().unwrap_or(0);
         self.timers = vec![Micros::MAX; self.inference.sections().n_points()];
@@ -234,8 +239,18 @@ impl OutageMonitor {
             self.heard_log = self.heard_log.max(Some(log_time));
         }
         self.refresh(point, log_time);
-        if let Some(serial) = owner {
-            self.tell_incident(serial, point, fact);
+        match difference < 0 {
+            false => owner.into_iter().for_each(|serial| self.tell_incident(serial, point, fact)),
+            // what is taken back may have been part of several
+            true => {
+                let all: Vec<u64> = self
+                    .incidents
+                    .iter()
+                    .filter(|(_, i)| i.members.contains_key(&point))
+                    .map(|(&serial, _)| serial)
+                    .collect();
+                all.into_iter().for_each(|serial| self.tell_incident(serial, point, fact));
+            }
         }
     }
 
@@ -264,16 +279,14 @@ impl OutageMonitor {
                 self.look(current.saturating_add(1).saturating_mul(SLOT_US));
                 // silence in between needs a look when it begins to say something
                 for _ in 0..LOOKS_MAX {
-                    let timer = if self.is_deaf(self.next_timer) {
-                        Micros::MAX
-                    } else {
-                        self.next_timer
-                    };
-                    let due = timer.min(self.next_wake);
+                    let whole = |at: Micros| at.saturating_add(SLOT_US - 1).div_euclid(SLOT_US).saturating_mul(SLOT_US);
+                    let timer = whole(self.next_timer);
+                    let timer = if self.is_deaf(timer) { Micros::MAX } else { timer };
+                    let due = timer.min(whole(self.next_wake));
                     if due >= start {
                         break;
                     }
-                    self.look(due.div_euclid(SLOT_US).saturating_add(1).saturating_mul(SLOT_US).min(start));
+                    self.look(due);
                 }
                 self.look(start);
                 self.slot = Some(slot);
