@@ -21,7 +21,7 @@ pub enum Fact {
 }
 
 /// Everything kept about a point.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Evidence {
     gasps: Alarms,
     restorations: Alarms,
@@ -31,7 +31,7 @@ pub(crate) struct Evidence {
 }
 
 /// Event times with how often each was said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Alarms(Vec<(Micros, i64)>);
 
 impl Alarms {

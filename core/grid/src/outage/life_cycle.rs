@@ -1,5 +1,7 @@
 //! One outage from its first suspicion to its end.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::BTreeMap;
 
 use super::Micros;
@@ -10,7 +12,7 @@ use super::supply::PointId;
 use crate::network::ComponentId;
 
 /// A point that an outage has taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) n_customers: u32,
     pub(crate) has_gasped: bool,
@@ -28,7 +30,7 @@ impl Member {
 }
 
 /// An outage with what it needs to go on. Incidents end, but are kept for a while: late messages repair them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Incident {
     pub(crate) id: OutageId,
     pub(crate) device: Device,
@@ -54,7 +56,7 @@ pub(crate) struct Incident {
 }
 
 /// A section of the present topology, or a single point of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) section: u32,
     pub(crate) single: Option<PointId>,
@@ -63,7 +65,7 @@ pub(crate) struct Place {
     pub(crate) end: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Closed {
     pub(crate) reason: CloseReason,
     /// Event time, if it is not the last return.

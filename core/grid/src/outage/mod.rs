@@ -22,7 +22,7 @@ mod supply;
 
 pub use evidence::Fact;
 pub use inference::{Inference, PointState, Suspect};
-pub use monitor::{MonitorSettings, OutageMonitor, SLOT_US};
+pub use monitor::{MonitorSettings, MonitorState, OutageMonitor, SLOT_US};
 pub use probabilities::Probabilities;
 pub use record::{Change, CloseReason, Interruption, Outage, OutageId};
 pub use reliability::{Indices, SUSTAINED_US, Tally};

@@ -4,6 +4,8 @@
 //! cut into epochs, nor on the order inside a slot. What an outage was a slot ago is compared with the inference's answer now: it goes
 //! on, grows, shrinks, splits, is merged into another, or ends.
 
+use serde::{Deserialize, Serialize};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::comparison::RETURN_US;
@@ -52,7 +54,7 @@ impl Default for MonitorSettings {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) point: MeteringPoint,
     pub(super) evidence: Evidence,
@@ -63,6 +65,19 @@ pub(super) struct Record {
     explained_until: Option<Micros>,
     /// Log time from which it can be missed at the earliest.
     supplied_log: Option<Micros>,
+}
+
+/// What a monitor has to remember over a restart: everything but the supply, which comes from the grid's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonitorState {
+    records: Vec<Record>,
+    incidents: Vec<(u64, Incident)>,
+    n_incidents: u64,
+    touched: BTreeSet<u64>,
+    slot: Option<i64>,
+    heard_log: Option<Micros>,
+    hearing_since: Option<Micros>,
+    n_unknown: u64,
 }
 
 /// Watches one grid.
@@ -117,6 +132,44 @@ impl OutageMonitor {
             changes: Vec::new(),
             n_unknown: 0,
         })
+    }
+
+    /// What to keep for a restart; changes have to be taken before.
+    pub fn state(&self) -> MonitorState {
+        let mut records: Vec<Record> = self.records.values().cloned().collect();
+        records.sort_unstable_by_key(|record| record.point.point);
+        MonitorState {
+            records,
+            incidents: self
+                .incidents
+                .iter()
+                .map(|(&serial, incident)| (serial, incident.clone()))
+                .collect(),
+            n_incidents: self.n_incidents,
+            touched: self.touched.clone(),
+            slot: self.slot,
+            heard_log: self.heard_log,
+            hearing_since: self.hearing_since,
+            n_unknown: self.n_unknown,
+        }
+    }
+
+    /// Goes on where a monitor stood. [`OutageMonitor::set_supply`] has to follow, at the log time of the state, before any fact.
+    ///
+    /// # Errors
+    /// [`GridError::Probability`] for a probability that is none.
+    pub fn restore(settings: MonitorSettings, state: MonitorState) -> Result<Self, GridError> {
+        let mut this = Self::new(settings)?;
+        this.records = state.records.into_iter().map(|record| (record.point.point, record)).collect();
+        this.incidents = state.incidents.into_iter().collect();
+        this.n_incidents = state.n_incidents;
+        this.touched = state.touched;
+        this.slot = state.slot;
+        this.heard_log = state.heard_log;
+        this.hearing_since = state.hearing_since;
+        this.n_unknown = state.n_unknown;
+        this.next_wake = this.wake_after(Micros::MIN);
+        Ok(this)
     }
 
     /// Facts about points that the grid does not have.

@@ -408,3 +408,35 @@ fn facts_about_nobody_are_counted_and_extreme_times_do_no_harm() {
     case.monitor.apply(4, Fact::Gasp(Micros::MAX), Micros::MIN, 1);
     case.monitor.advance(Micros::MAX);
 }
+
+#[test]
+fn a_restart_in_the_middle_changes_nothing() {
+    type Act = fn(&mut Case);
+    let acts: [Act; 8] = [
+        |case| case.gasps([1, 11, 21, 2, 12]),
+        |case| case.gasps([22, 3, 13, 23]),
+        |case| case.readings(0..0, 3),
+        |case| case.restored(10..14),
+        |case| case.restored(14..30),
+        |case| case.readings(10..30, 3),
+        |case| case.say(1, Fact::Restored(case.now)),
+        |case| case.restored(2..10),
+    ];
+    let run = |restart_before: usize| {
+        let mut case = Case::new();
+        for (index, act) in acts.iter().enumerate() {
+            if index == restart_before {
+                let text = serde_json::to_string(&case.monitor.state()).unwrap();
+                let state: MonitorState = serde_json::from_str(&text).unwrap();
+                case.monitor = OutageMonitor::restore(MonitorSettings::default(), state).unwrap();
+                case.supply();
+            }
+            act(&mut case);
+        }
+        case.pass(5 * MINUTE_US);
+        (case.outages, case.interruptions)
+    };
+    let expected = run(usize::MAX);
+    assert!(expected.0.len() > 1 || expected.1.len() > 1);
+    (0..acts.len()).for_each(|restart| assert_eq!(run(restart), expected, "before act {restart}"));
+}
