@@ -55,7 +55,7 @@ fn draw(n_grids: u32, lost_per_mille: u64) -> Load {
         let grid = RandomGrid::draw(&shape, &mut random);
         let sections = Sections::new(&grid.map).unwrap();
         let shape = StormShape {
-            n_failures: 400,
+            n_failures: 40,
             lost_per_mille,
             repeated_per_mille: 200,
             false_per_million: 500,
@@ -65,7 +65,7 @@ fn draw(n_grids: u32, lost_per_mille: u64) -> Load {
             transport_us_max: 2 * SECOND_US,
             readings_after_us: 180 * SECOND_US,
         };
-        let storm = Storm::draw(&grid, &sections, &shape, (20, 4_000), &mut random);
+        let storm = Storm::draw(&grid, &sections, &shape, (100, 4_000), &mut random);
         let gasps = storm
             .arrivals
             .iter()
@@ -131,7 +131,7 @@ fn measure(load: Load, lost_per_mille: u64) {
             };
             let (facts, fact_stream) = scope.new_unordered_input();
             let (log_times, log_time_stream) = scope.new_unordered_input();
-            let (_, supply) = supply_rows(&topology, points.to_collection(scope), rest.1.to_collection(scope));
+            let supply = supply_rows(&topology, points.to_collection(scope), rest.1.to_collection(scope)).rows;
             let inputs = DetectInputs {
                 supply,
                 facts: fact_stream,

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use differential_dataflow::input::InputSession;
 use flexmeter_dataflows::outages::{
-    DetectInputs, FeederReliability, GridId, PointFact, Rows, SupplyRow, SwitchPosition, TopologyInputs, Unmetered, deenergised, detect,
-    reliability, supply_rows,
+    DetectInputs, FeederReliability, GridId, PointFact, Rows, Supply, SupplyRow, SwitchPosition, TopologyInputs, Unmetered, deenergised,
+    detect, reliability, supply_rows,
 };
 use flexmeter_grid::outage::simulation::{GridShape, Random, RandomGrid, STORM_START_US, Storm, StormShape};
 use flexmeter_grid::outage::{
@@ -69,7 +69,7 @@ fn run(n_workers: usize, steps: &[Step]) -> Vec<Views> {
             let unmetered = unmetered.to_collection(scope);
             let (facts, fact_stream) = scope.new_unordered_input();
             let (log_times, log_time_stream) = scope.new_unordered_input();
-            let (nodes, supply) = supply_rows(&topology, points.clone(), unmetered.clone());
+            let Supply { nodes, rows: supply } = supply_rows(&topology, points.clone(), unmetered.clone());
             let inputs = DetectInputs {
                 supply: supply.clone(),
                 facts: fact_stream,

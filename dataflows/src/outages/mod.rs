@@ -14,7 +14,7 @@ mod supply;
 
 pub use detect::{DetectInputs, Detected, PointFact, detect};
 pub use reliability::{FeederReliability, reliability};
-pub use supply::{SupplyRow, SwitchPosition, TopologyInputs, deenergised, supply, supply_rows};
+pub use supply::{Supply, SupplyRow, SwitchPosition, TopologyInputs, deenergised, supply, supply_rows};
 
 use differential_dataflow::VecCollection;
 use serde::{Deserialize, Serialize};

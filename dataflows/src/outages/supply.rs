@@ -139,12 +139,20 @@ fn supply_of<'scope>(
     })
 }
 
-/// Everything a monitor has to know of its grid.
+/// How every grid is supplied.
+pub struct Supply<'scope> {
+    /// Nodes with supply.
+    pub nodes: Rows<'scope, (GridId, SuppliedNode)>,
+    /// Everything a monitor has to know of its grid.
+    pub rows: Rows<'scope, (GridId, SupplyRow)>,
+}
+
+/// Everything a monitor has to know of its grid, and the nodes by themselves.
 pub fn supply_rows<'scope>(
     inputs: &TopologyInputs<'scope>,
     points: Rows<'scope, (GridId, MeteringPoint)>,
     unmetered: Rows<'scope, (GridId, Unmetered)>,
-) -> (Rows<'scope, (GridId, SuppliedNode)>, Rows<'scope, (GridId, SupplyRow)>) {
+) -> Supply<'scope> {
     let closed = closed_branches(inputs);
     let nodes = supply_of(&closed, inputs);
     let fed_through = nodes
@@ -168,7 +176,7 @@ pub fn supply_rows<'scope>(
     ];
     let scope = nodes.scope();
     let rows = scope.concatenate(parts).as_collection().consolidate();
-    (nodes, rows)
+    Supply { nodes, rows }
 }
 
 /// Points without supply because of an open switch: de-energised by switching, which is no outage.

@@ -13,6 +13,8 @@ use super::monitor::OutageMonitor;
 use super::record::{CloseReason, OutageId};
 use super::supply::PointId;
 
+/// A change of confidence that is told although nothing else has changed.
+const CONFIDENCE_STEP_PPM: u32 = 10_000;
 /// Meters come back one after the other; for so long after the second, the rest is awaited before an outage is said to have shrunk.
 pub(super) const RETURN_US: Micros = 120 * SECOND_US;
 /// Points that came back before a return is taken for the beginning of the restoration.
@@ -160,11 +162,15 @@ impl OutageMonitor {
 
     fn go_on(&mut self, serial: u64, suspect: &Suspect) {
         let Some(incident) = self.incidents.get_mut(&serial) else { return };
-        let place = Place::of(suspect, self.inference.sections());
-        let is_other = incident.place != Some(place) || incident.row.is_none();
+        let is_other = incident.place != Some(Place::of(suspect, self.inference.sections())) || incident.row.is_none();
+        let has_changed = suspect.is_single || self.inference.has_changed(suspect.section);
+        // that something far away has changed moves the confidence by a hair
+        if !is_other && !has_changed && incident.confidence_ppm.abs_diff(suspect.confidence_ppm) < CONFIDENCE_STEP_PPM {
+            return;
+        }
         incident.follow(suspect, self.inference.sections());
         self.touched.insert(serial);
-        if is_other || suspect.is_single || self.inference.has_changed(suspect.section) {
+        if is_other || has_changed {
             self.take_members(serial, suspect);
         }
     }
@@ -172,6 +178,9 @@ impl OutageMonitor {
     /// Everything behind the suspect that has not been heard since is taken to be dark.
     fn take_members(&mut self, serial: u64, suspect: &Suspect) {
         for position in suspect.points.clone() {
+            if self.marks.get(position) == Some(&serial) {
+                continue;
+            }
             let Some(point) = self.inference.sections().points.get(position).copied() else {
                 continue;
             };
@@ -199,10 +208,14 @@ impl OutageMonitor {
                 back_at: None,
             });
             member.was_missed |= state.is_overdue;
+            if let Some(mark) = self.marks.get_mut(position) {
+                *mark = serial;
+            }
         }
     }
 
     fn merge(&mut self, from: u64, into: u64, log_time: Micros) {
+        self.marks.iter_mut().filter(|mark| **mark == from).for_each(|mark| *mark = 0);
         let Some(incident) = self.incidents.get_mut(&from) else { return };
         incident.closed = Some(Closed {
             reason: CloseReason::Merged,
@@ -237,6 +250,7 @@ impl OutageMonitor {
             stays
         });
         incident.restoring_since = None;
+        self.marks.iter_mut().filter(|mark| **mark == serial).for_each(|mark| *mark = 0);
         self.go_on(serial, suspect);
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Incident {
     n_unmetered: u32,
     pub(crate) opened_at: Micros,
     pub(crate) opened_log: Micros,
-    confidence_ppm: u32,
+    pub(crate) confidence_ppm: u32,
     pub(crate) members: BTreeMap<PointId, Member>,
     /// Where it sits in the present topology; `None` if its device feeds nothing in it.
     pub(crate) place: Option<Place>,

@@ -88,6 +88,8 @@ pub struct OutageMonitor {
     pub(super) records: HashMap<PointId, Record>,
     /// By position: log time at which silence begins to say something, or ceases to.
     timers: Vec<Micros>,
+    /// By position: the incident that has taken the point and knows all about it.
+    pub(super) marks: Vec<u64>,
     /// No timer is earlier.
     next_timer: Micros,
     /// When an incident has been waited for long enough, log time.
@@ -119,6 +121,7 @@ impl OutageMonitor {
             inference,
             records: HashMap::new(),
             timers: Vec::new(),
+            marks: Vec::new(),
             next_timer: Micros::MAX,
             next_wake: Micros::MAX,
             heard_log: None,
@@ -231,6 +234,7 @@ impl OutageMonitor {
         }
         self.interval_us_max = map.points.iter().filter_map(|point| point.reading_interval_us).max().unwrap_or(0);
         self.timers = vec![Micros::MAX; self.inference.sections().n_points()];
+        self.marks = vec![0; self.inference.sections().n_points()];
         self.next_timer = Micros::MAX;
         let points: Vec<PointId> = self.inference.sections().points.iter().map(|point| point.point).collect();
         for point in points {
@@ -353,8 +357,8 @@ impl OutageMonitor {
         let Some(record) = self.records.get(&point) else { return };
         let Some(position) = record.position else { return };
         let (state, timer) = self.derive(record, log_time);
-        if let Some(at) = self.timers.get_mut(position) {
-            *at = timer;
+        if let (Some(at), Some(mark)) = (self.timers.get_mut(position), self.marks.get_mut(position)) {
+            (*at, *mark) = (timer, 0);
         }
         self.next_timer = self.next_timer.min(timer);
         self.inference.set(position, state);
@@ -455,6 +459,15 @@ impl OutageMonitor {
         if was_never_dark && incident.restoring_since.is_none() && incident.is_open() {
             incident.members.remove(&point);
             record.owner = None;
+            self.unmark(point);
+        }
+    }
+
+    /// The next look at the incident around a point looks at the point, too.
+    pub(super) fn unmark(&mut self, point: PointId) {
+        let position = self.records.get(&point).and_then(|record| record.position);
+        if let Some(mark) = position.and_then(|position| self.marks.get_mut(position)) {
+            *mark = 0;
         }
     }
 
@@ -503,6 +516,7 @@ impl OutageMonitor {
     /// The incident has never been: its rows disappear.
     fn remove(&mut self, serial: u64) {
         let Some(incident) = self.incidents.remove(&serial) else { return };
+        self.marks.iter_mut().filter(|mark| **mark == serial).for_each(|mark| *mark = 0);
         for point in incident.members.keys() {
             if let Some(record) = self.records.get_mut(point).filter(|record| record.owner == Some(serial)) {
                 record.owner = None;

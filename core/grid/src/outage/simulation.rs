@@ -187,7 +187,8 @@ pub struct Storm {
 pub const STORM_START_US: Micros = 1_700_000_000 * SECOND_US;
 
 impl Storm {
-    /// Draws a storm: failures of devices with at least `n_points_min` and at most `n_points_max` points behind them, none behind another.
+    /// Draws a storm: failures of devices with as many points behind them as `points` says (at least, at most), none behind another,
+    /// and not so many that they cut off just what one device above them would: nobody could tell.
     pub fn draw(grid: &RandomGrid, sections: &Sections, shape: &StormShape, points: (usize, usize), random: &mut Random) -> Self {
         let end_of_storm = STORM_START_US + shape.failures_within_us + shape.gasp_delay_us_max;
         let end_us = end_of_storm + shape.transport_us_max + shape.readings_after_us + 1;
@@ -248,6 +249,13 @@ fn failures(sections: &Sections, shape: &StormShape, (n_min, n_max): (usize, usi
         }
         let at = STORM_START_US + delay(random, shape.failures_within_us);
         points.iter().for_each(|point| dark_from[point.point as usize] = Some(at));
+        // several that together look like one device above them are that device, to anybody
+        let is_all_dark = |all: &[MeteringPoint]| all.iter().all(|point| dark_from[point.point as usize].is_some());
+        let around = sections.all_devices().filter(|(_, all)| all.len() > points.len());
+        if around.into_iter().any(|(_, all)| all.contains(&points[0]) && is_all_dark(all)) {
+            points.iter().for_each(|point| dark_from[point.point as usize] = None);
+            continue;
+        }
         failures.push((devices.to_vec(), at));
     }
     (failures, dark_from)
