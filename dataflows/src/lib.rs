@@ -27,6 +27,7 @@ mod identities;
 mod judge;
 mod latest;
 mod load_profile;
+pub mod outages;
 mod partition;
 mod profile_cell;
 mod street;

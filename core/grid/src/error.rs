@@ -220,6 +220,24 @@ pub enum GridError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A probability of the outage model that cannot be used.
+    #[error("the probability {name} = {value} is not usable; give it a value above 0 and at most 0.5")]
+    Probability {
+        /// Its name in the settings.
+        name: &'static str,
+        /// The value as given.
+        value: f64,
+    },
+    /// A grid whose supply is not a tree, or whose points do not fit it.
+    #[error("the supply of the grid cannot be used: {what} {id} {reason}")]
+    Supply {
+        /// Node or point.
+        what: &'static str,
+        /// Its id.
+        id: ComponentId,
+        /// What is wrong and what would be right.
+        reason: &'static str,
+    },
     /// Something that does not fit the areas of a bundle.
     #[error("area {area}: {reason}")]
     Area {

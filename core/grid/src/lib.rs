@@ -21,6 +21,7 @@ pub mod fault;
 mod flows;
 mod model;
 pub mod network;
+pub mod outage;
 pub mod pgm;
 pub mod power_flow;
 pub mod reconfiguration;

@@ -156,7 +156,7 @@ mod tests {
         let [p, q] = statistics.expected(0);
         assert_eq!(p[0].unwrap().0, 100.5);
         // sum of squares 2.5, and five times (0.5 * 100.5 + 500)²
-        assert!((p[0].unwrap().1 - (2.5 + 5.0 * 302_775.0625) / 14.0).abs() < 1e-6, "{p:?}");
+        assert!((p[0].unwrap().1 - (2.5 + 5.0 * 302_775.062_5) / 14.0).abs() < 1e-6, "{p:?}");
         assert_eq!((p[1], q[0]), (None, None));
         assert!(
             (statistics.expected(50)[0][0].unwrap().0 - 500.25).abs() < 1e-9,
