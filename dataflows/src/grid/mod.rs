@@ -1,7 +1,7 @@
 //! State estimation on the street: readings of meters become the estimated state of exactly the areas they touch.
 //!
-//! [`meters`] follows meters and switches beside the other views, by partition, and writes to their areas. Mail is exchanged to the worker
-//! of the area (hash of tenant and path), where [`levels`] holds the areas and runs their levels in a loop within each epoch. [`area`] is
+//! [`mod@meters`] follows meters and switches beside the other views, by partition, and writes to their areas. Mail is exchanged to the worker
+//! of the area (hash of tenant and path), where [`mod@levels`] holds the areas and runs their levels in a loop within each epoch. [`area`] is
 //! one area without any dataflow; [`reading`] says what a reading is worth. `docs/algorithms/three-level-estimation.md` has it all in one.
 
 pub(crate) mod area;
