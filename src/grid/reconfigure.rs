@@ -181,8 +181,8 @@ fn report(network: &Network, found: &Reconfiguration, options: &Options) -> Stri
     let initial_w = found.initial.loss_w;
     let _ = writeln!(
         out,
-        "{:<28}{:>12}{:>10}{:>14}{:>12}  {}",
-        "", "losses, kW", "saving", "lowest, p.u.", "loading", "limits"
+        "{:<28}{:>12}{:>10}{:>14}{:>12}  limits",
+        "", "losses, kW", "saving", "lowest, p.u.", "loading"
     );
     let mut line = |name: &str, state: Result<&Configuration, &GridError>| {
         let _ = match state {
