@@ -273,6 +273,7 @@ fn limits(network: &Network, state: &Configuration, options: &Options) -> String
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
