@@ -45,11 +45,15 @@ const TOLERANCE: f64 = 1e-6;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grid_is_estimated_operated_and_there_again_after_kill_9() {
     let bundle = bundle();
+    // nobody is announced but by the bundle
+    let nobody = tempfile::NamedTempFile::new().unwrap();
     // log time stands still between two looks: readings do not age meanwhile
     let settings = [
         ("grid.bundle", bundle.to_str().unwrap()),
         ("engine.heartbeat_s", "3600"),
         ("engine.checkpoint_s", "1"),
+        ("devices.unknown", "reject"),
+        ("devices.known_file", nobody.path().to_str().unwrap()),
     ];
     let mut server = Server::with(&settings);
     let mut watcher = Connection::open(server.addresses().mqtt, "watcher", "watcher", "any")
@@ -59,6 +63,8 @@ async fn a_grid_is_estimated_operated_and_there_again_after_kill_9() {
     let mut meters = Connection::open(server.addresses().mqtt, "meters", "meters", "any").await.unwrap();
     send_readings(&mut meters).await;
     server.wait_for_count(HEARD, 4, DEADLINE).await;
+
+    assert_eq!(server.count("SELECT count(*) FROM rejections").await, 0);
 
     for node in [4, 5] {
         let rows = server.sql(&format!("{VOLTAGES} {node}")).await;
