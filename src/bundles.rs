@@ -1,6 +1,6 @@
 //! Grid bundles from disk: texts for the grid engine, and the same bundle as the counter shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ fn read(folder: &Path) -> Result<(Grid, GridBundle), String> {
     let names = if folder.join("names.csv").exists() {
         read_names(&bundle.network, &text("names.csv")?).map_err(words)?
     } else {
-        std::collections::HashMap::new()
+        HashMap::new()
     };
     let grid = Grid::new(bundle).map_err(words)?;
     let shown = shown(&grid, &names);
@@ -76,21 +76,32 @@ fn read(folder: &Path) -> Result<(Grid, GridBundle), String> {
 
 /// A device whose name cannot be a topic level could never be heard.
 fn check_devices(bundle: &Bundle) -> Result<(), String> {
-    let meters = bundle.meters.iter().map(|meter| ("meters.csv", &meter.hardware_id));
-    let switches = bundle.switches.iter().map(|switch| ("switches.csv", &switch.hardware_id));
-    for (file, rows) in [
-        ("meters.csv", meters.collect::<Vec<_>>()),
-        ("switches.csv", switches.filter(|(_, id)| !id.is_empty()).collect()),
-    ] {
-        for (_, id) in rows {
-            HardwareId::new(id).map_err(|error| format!("{file}: hardware_id {id:?}: {error}"))?;
-        }
+    let check = |file: &str, index: usize, id: &str| {
+        // the header is line 1
+        HardwareId::new(id).map(drop).map_err(|error| {
+            format!(
+                "{file} line {}: hardware_id {id:?}: {error}; use the id that the device sends",
+                index + 2
+            )
+        })
+    };
+    for (index, meter) in bundle.meters.iter().enumerate() {
+        check("meters.csv", index, &meter.hardware_id)?;
+    }
+    // a switch may have none: then it is operated in the name of its branch
+    for (index, switch) in bundle
+        .switches
+        .iter()
+        .enumerate()
+        .filter(|(_, switch)| !switch.hardware_id.is_empty())
+    {
+        check("switches.csv", index, &switch.hardware_id)?;
     }
     Ok(())
 }
 
 /// The bundle as tables show it.
-fn shown(grid: &Grid, names: &std::collections::HashMap<i64, String>) -> GridBundle {
+fn shown(grid: &Grid, names: &HashMap<i64, String>) -> GridBundle {
     let bundle = grid.bundle();
     let network = &bundle.network;
     let mut paths: BTreeMap<&str, Arc<str>> = BTreeMap::new();
@@ -204,7 +215,7 @@ fn feeders(network: &Network) -> Vec<Option<i64>> {
     }
     let mut feeders = vec![None; neighbours.len()];
     let mut reached = vec![false; neighbours.len()];
-    let mut queue = std::collections::VecDeque::new();
+    let mut queue = VecDeque::new();
     for source in network.sources().iter().filter(|source| source.connected) {
         if !std::mem::replace(&mut reached[source.node], true) {
             queue.push_back(source.node);
@@ -285,7 +296,16 @@ mod tests {
         );
         check("network.json", Some("{"), "network.json: the dataset cannot be read");
         check("network.json", Some(r#"{"type":"input","data":{}}"#), "network.json");
-        check("meters.csv", Some(&FILES[2].1.replace("M,", "a/b,")), "hardware_id \"a/b\"");
+        check(
+            "meters.csv",
+            Some(&FILES[2].1.replace("M,", "a/b,")),
+            "meters.csv line 2: hardware_id \"a/b\"",
+        );
+        check(
+            "switches.csv",
+            Some("branch_id,normal,controllable,hardware_id\n8,closed,true,a b\n"),
+            "switches.csv line 2: hardware_id \"a b\"",
+        );
         check("names.csv", Some("id,name\n99,x\n"), "names.csv line 2: 99 is not in network.json");
     }
 
