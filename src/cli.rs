@@ -156,6 +156,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
         Command::Bench(command) => crate::bench::run(&command),
         Command::Config(ConfigCommand::Check(args)) => {
             let config = args.load()?;
+            crate::bundles::Grids::read(&config)?;
             eprintln!("the configuration can be used; data lives in {}", config.data_dir.display());
             Ok(ExitCode::SUCCESS)
         }

@@ -1,5 +1,6 @@
 //! The one validated configuration: defaults, then the TOML file, then `FLEXMETER__SECTION__KEY`, then flags.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,10 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use flexmeter_connectors::lake::{LakeConfig, LakeError};
 use flexmeter_connectors::log::{LogConfig, LogError};
 use flexmeter_connectors::mqtt::{MqttConfig, MqttError};
+use flexmeter_model::TenantId;
 use serde::{Deserialize, Serialize};
+
+use crate::up::DEFAULT_TENANT;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,25 @@ pub(crate) enum ConfigError {
         /// What the system said.
         reason: String,
     },
+    /// A grid bundle that cannot be used.
+    #[error("{key} = {}: {reason}", folder.display())]
+    Bundle {
+        /// The key with its section.
+        key: String,
+        /// The bundle's folder.
+        folder: PathBuf,
+        /// What is wrong in which file, and what to do.
+        reason: String,
+    },
+    /// A grid for a tenant that there is not.
+    #[error("grid.bundles names tenant {tenant:?}, which is not one of mqtt.tenants; add it there")]
+    BundleTenant {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Two grids for one tenant.
+    #[error("grid.bundle and grid.bundles.{DEFAULT_TENANT} both give tenant {DEFAULT_TENANT} a grid; leave one of them")]
+    BundleTwice,
     /// Section `[mqtt]`.
     #[error(transparent)]
     Mqtt(#[from] MqttError),
@@ -126,6 +149,9 @@ pub(crate) struct Config {
     /// Which devices are let in.
     #[serde(default)]
     pub(crate) devices: DevicesSection,
+    /// The grids whose state is estimated.
+    #[serde(default)]
+    pub(crate) grid: GridSection,
 }
 
 /// `[rest]`
@@ -232,6 +258,17 @@ pub(crate) struct DevicesSection {
     pub(crate) known_file: Option<PathBuf>,
 }
 
+/// `[grid]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GridSection {
+    /// Folder of the default tenant's grid bundle; read at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Folders of further tenants' bundles, by tenant.
+    pub(crate) bundles: BTreeMap<String, PathBuf>,
+}
+
 /// Values given as flags; they win over file and environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overrides {
@@ -306,7 +343,31 @@ impl Config {
         self.mqtt.validate(self.insecure)?;
         self.log.validate()?;
         self.lake.validate()?;
+        self.grid_folders()?;
         self.check_files()
+    }
+
+    /// The folders of grid bundles: key, tenant, folder.
+    pub(crate) fn grid_folders(&self) -> Result<Vec<(String, TenantId, &Path)>, ConfigError> {
+        let default = self
+            .grid
+            .bundle
+            .iter()
+            .map(|folder| ("grid.bundle".to_owned(), DEFAULT_TENANT, folder));
+        let further = self.grid.bundles.iter();
+        let further = further.map(|(tenant, folder)| (format!("grid.bundles.{tenant}"), tenant.as_str(), folder));
+        if self.grid.bundle.is_some() && self.grid.bundles.contains_key(DEFAULT_TENANT) {
+            return Err(ConfigError::BundleTwice);
+        }
+        default
+            .chain(further)
+            .map(|(key, name, folder)| {
+                let is_known = name == DEFAULT_TENANT || self.mqtt.tenants.iter().any(|tenant| tenant == name);
+                let tenant = TenantId::new(name).ok().filter(|_| is_known);
+                let tenant = tenant.ok_or_else(|| ConfigError::BundleTenant { tenant: name.to_owned() })?;
+                Ok((key, tenant, folder.as_path()))
+            })
+            .collect()
     }
 
     /// The files that are read at the start can be read now.
@@ -426,6 +487,20 @@ mod tests {
         check_error("[engine]\nworkers = \"many\"\n", "engine.workers");
         check_error("[rest]\nlisten = \"0.0.0.0:8080\"\n", "is not a loopback address");
         check_error("[devices]\nunknown = \"reject\"\n", "devices.known_file");
+        check_error("[grid.bundles]\nnorth = \"x\"\n", "add it there");
+        check_error("[grid]\nbundle = \"x\"\n[grid.bundles]\ndefault = \"y\"\n", "leave one of them");
+    }
+
+    #[test]
+    fn every_tenant_can_have_a_grid_of_its_own() {
+        let toml = "[mqtt]\ntenants = [\"default\", \"north\"]\n[grid]\nbundle = \"a\"\n[grid.bundles]\nnorth = \"b\"\n";
+        let config = load(toml).unwrap();
+        let folders: Vec<_> = config.grid_folders().unwrap();
+        let folders: Vec<_> = folders
+            .iter()
+            .map(|(key, tenant, folder)| (key.as_str(), tenant.as_str(), folder.to_str().unwrap()))
+            .collect();
+        assert_eq!(folders, [("grid.bundle", "default", "a"), ("grid.bundles.north", "north", "b")]);
     }
 
     #[test]

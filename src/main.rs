@@ -3,12 +3,14 @@
 //! Start reading in [`cli`] for what a user can ask, then [`up`] for how the roles are started and [`pipeline`] for how a record moves.
 
 mod bench;
+mod bundles;
 mod checkpoint;
 mod cli;
 mod config;
 mod demo;
 mod doctor;
 mod grid;
+mod grid_topics;
 mod install;
 mod pipeline;
 mod replay;

@@ -17,7 +17,9 @@ use flexmeter_model::outcome::ClosedEpoch;
 use flexmeter_queries::live::LiveStore;
 use tokio::sync::watch;
 
+use crate::bundles::Grids;
 use crate::checkpoint::CheckpointStore;
+use crate::grid_topics::GridNews;
 use crate::retention::LogRetention;
 
 /// What an epoch may hold, in bytes of log, shared by the partitions: large enough to amortise an epoch, small enough to bound memory.
@@ -38,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) engine: EngineConfig,
     pub(crate) checkpoint_every: Duration,
     pub(crate) retention: Duration,
+    pub(crate) grid_news: Arc<GridNews>,
 }
 
 /// Progress that others may watch.
@@ -57,17 +60,18 @@ pub(crate) fn run(
     let snapshots = parts.checkpoints.load()?;
     let next = start_offsets(&parts, runtime, &snapshots)?;
     parts.live.clear();
-    // a restored engine first tells its views, as epoch 0
-    let (applied_tx, applied_rx) = watch::channel(snapshots.is_empty().then_some(0));
+    // a restored engine, and one with grids, first tells its views, as epoch 0
+    let has_first = !snapshots.is_empty() || !parts.engine.grids.is_empty();
+    let (applied_tx, applied_rx) = watch::channel((!has_first).then_some(0));
     let (closed_tx, closed_rx) = sync_channel(CLOSED_EPOCHS_WAITING_MAX);
     let mut engine = Engine::start(parts.engine.clone(), snapshots, closed_tx).context("the engine does not start")?;
 
     std::thread::scope(|scope| {
         let distributor = {
-            let (lake, live) = (Arc::clone(&parts.lake), Arc::clone(&parts.live));
+            let (lake, live, news) = (Arc::clone(&parts.lake), Arc::clone(&parts.live), Arc::clone(&parts.grid_news));
             std::thread::Builder::new()
                 .name("distributor".to_owned())
-                .spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, runtime, &applied_tx))?
+                .spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, &news, runtime, &applied_tx))?
         };
         let mut pump = Pump {
             epoch_bytes: (EPOCH_BYTES_MAX / parts.log.n_partitions().max(1) as usize).max(EPOCH_BYTES_PER_PARTITION_MIN),
@@ -142,6 +146,7 @@ fn distribute(
     closed: &Receiver<ClosedEpoch>,
     lake: &Lake,
     live: &LiveStore,
+    news: &GridNews,
     runtime: &tokio::runtime::Handle,
     applied: &watch::Sender<Option<u64>>,
 ) -> anyhow::Result<()> {
@@ -152,6 +157,7 @@ fn distribute(
             .block_on(lake.push(Arc::clone(&epoch)))
             .context("the lake does not take rows")?;
         live.apply(&epoch);
+        news.post(&epoch.grid);
         count(&epoch);
         applied.send_replace(Some(epoch.epoch));
     }
@@ -313,7 +319,7 @@ impl Pump<'_> {
 }
 
 /// The engine's settings as the configuration gives them.
-pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: UnknownDevices) -> EngineConfig {
+pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: UnknownDevices, grids: &Grids) -> EngineConfig {
     const HOUR_US: i64 = 3_600_000_000;
     let hours = |n: u64| i64::try_from(n).unwrap_or(i64::MAX).saturating_mul(HOUR_US);
     EngineConfig {
@@ -322,6 +328,7 @@ pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: Unk
         dedupe_horizon_us: hours(config.engine.dedupe_hours),
         profile_retention_us: hours(config.engine.profile_hours),
         unknown_devices,
+        grids: grids.engine.clone(),
         ..EngineConfig::default()
     }
 }

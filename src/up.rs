@@ -10,23 +10,27 @@ use anyhow::{Context as _, bail};
 use arc_swap::ArcSwapOption;
 use datafusion::catalog::TableProvider;
 use flexmeter_connectors::lake::Lake;
-use flexmeter_connectors::log::{self, InboundLog};
+use flexmeter_connectors::log::{self, InboundLog, NewRecord};
 use flexmeter_connectors::mqtt::Broker;
 use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
 use flexmeter_model::TenantId;
+use flexmeter_model::message::DeviceMessage;
+use flexmeter_model::record::RecordKind;
 use flexmeter_queries::auth::{AuthConfig, Authenticator};
 use flexmeter_queries::catalog::{HistorySource, HistoryView};
 use flexmeter_queries::flight::{FlightConfig, FlightTls};
 use flexmeter_queries::live::LiveStore;
-use flexmeter_queries::rest::{ComponentState, Health, RestConfig, RestState};
+use flexmeter_queries::rest::{ComponentState, Health, LogDoor, RestConfig, RestState};
 use flexmeter_queries::session::{SqlLimits, SqlService};
 use flexmeter_queries::{flight, rest};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
+use crate::bundles::Grids;
 use crate::checkpoint::CheckpointStore;
 use crate::cli::Role;
 use crate::config::{Config, ConfigError, UnknownDevices};
+use crate::grid_topics::{self, GridNews};
 use crate::pipeline::{self, Parts, Progress};
 use crate::secrets::Secrets;
 use crate::supervision::{Street, told_to_stop_within};
@@ -152,7 +156,9 @@ pub(crate) struct Platform {
     /// The admin's password, if it was made at this start.
     pub(crate) fresh_admin_password: Option<String>,
     log: Arc<dyn InboundLog>,
-    broker: Option<Broker>,
+    broker: Option<Arc<Broker>>,
+    /// Publishes what the grid engine says; holds the broker.
+    grid_topics: Option<tokio::task::JoinHandle<()>>,
     street: Option<Street>,
     stop: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -161,6 +167,7 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts the roles; returns when everything listens and what was in the log has been applied.
     pub(crate) async fn start(config: Config, roles: Roles) -> anyhow::Result<Self> {
+        let grids = if roles.engine { Grids::read(&config)? } else { Grids::default() };
         std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
         let secrets = if config.insecure {
             Secrets::insecure()?
@@ -168,6 +175,8 @@ impl Platform {
             Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())?
         };
         let metrics = install_metrics()?;
+        let news = Arc::new(GridNews::default());
+        let bundles = grids.shown.clone();
         let log = log::open(&config.log, &config.data_dir)
             .await
             .context("the inbound log does not open")?;
@@ -180,12 +189,15 @@ impl Platform {
             fresh_admin_password: secrets.fresh_admin_password.clone(),
             log: Arc::clone(&log),
             broker: None,
+            grid_topics: None,
             street: None,
             stop,
             servers: vec![upkeep],
         };
         if roles.engine {
-            platform.start_engine(&config, &secrets, metrics, stopped.clone()).await?;
+            platform
+                .start_engine(&config, grids, &news, &secrets, metrics, stopped.clone())
+                .await?;
         }
         if roles.bridge {
             let check = Arc::clone(&secrets.check);
@@ -200,8 +212,12 @@ impl Platform {
             let broker = Broker::start(config.mqtt.clone(), Arc::clone(&log), logins)
                 .await
                 .context("the MQTT broker does not start")?;
+            let broker = Arc::new(broker);
             platform.mqtt = Some(broker.local_addr());
-            platform.broker = Some(broker);
+            platform.broker = Some(Arc::clone(&broker));
+            if roles.engine && !bundles.is_empty() {
+                platform.grid_topics = Some(tokio::spawn(grid_topics::publish(news, bundles, broker)));
+            }
             platform.servers.push(tokio::spawn(beat(
                 Arc::clone(&log),
                 Duration::from_secs(config.engine.heartbeat_s),
@@ -214,14 +230,18 @@ impl Platform {
     async fn start_engine(
         &mut self,
         config: &Config,
+        grids: Grids,
+        news: &Arc<GridNews>,
         secrets: &Secrets,
         metrics: PrometheusHandle,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let history = Arc::new(LakeHistory::default());
-        let live = Arc::new(LiveStore::new());
+        let live = Arc::new(LiveStore::with_grids(grids.shown.clone()));
         let street = Street::start(street_parts(
             config,
+            grids,
+            Arc::clone(news),
             Arc::clone(&self.log),
             Arc::clone(&live),
             Arc::clone(&history),
@@ -273,6 +293,7 @@ impl Platform {
             auth,
             readiness: Arc::new(move || readiness(&trouble, &progress, &history)),
             metrics: Arc::new(move || metrics.render()),
+            log: log_door(Arc::clone(&self.log)),
         };
         let serve = rest::serve(RestConfig::default(), listener, state, is_true(stopped));
         self.servers.push(tokio::spawn(async move {
@@ -286,7 +307,12 @@ impl Platform {
 
     /// Stops in the order of the street: first nothing comes in, then everything is applied, committed and checkpointed.
     pub(crate) async fn stop(mut self) {
-        if let Some(broker) = self.broker.take() {
+        if let Some(grid_topics) = self.grid_topics.take() {
+            grid_topics.abort();
+            // aborted, so an error; awaited, so that the broker is nobody else's
+            let _ = grid_topics.await;
+        }
+        if let Some(broker) = self.broker.take().and_then(Arc::into_inner) {
             broker.stop().await;
         }
         if let Some(street) = self.street.take() {
@@ -303,6 +329,25 @@ impl Platform {
             tracing::error!("the log did not close: {error}");
         }
     }
+}
+
+/// How the counter puts a message into the log: as the platform's word, filed under the device it is about.
+fn log_door(log: Arc<dyn InboundLog>) -> LogDoor {
+    Arc::new(move |tenant, message: DeviceMessage| {
+        let log = Arc::clone(&log);
+        Box::pin(async move {
+            let payload = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
+            let record = NewRecord {
+                kind: RecordKind::Message,
+                tenant,
+                hardware_id: message.hardware_id,
+                bound: false,
+                redelivered: false,
+                payload: payload.into(),
+            };
+            log.append(vec![record]).await.map(drop).map_err(|error| error.to_string())
+        })
+    })
 }
 
 /// The certificates that the configuration names.
@@ -367,11 +412,13 @@ pub(crate) fn default_tenant() -> anyhow::Result<TenantId> {
 /// What the street is built from, each time it starts: a fresh lake handle, the newest checkpoint.
 fn street_parts(
     config: &Config,
+    grids: Grids,
+    news: Arc<GridNews>,
     log: Arc<dyn InboundLog>,
     live: Arc<LiveStore>,
     history: Arc<LakeHistory>,
 ) -> anyhow::Result<impl Fn() -> anyhow::Result<Parts> + Send + 'static> {
-    let unknown_devices = unknown_devices(config)?;
+    let unknown_devices = unknown_devices(config, &grids)?;
     let tenants = config
         .mqtt
         .tenants
@@ -399,15 +446,16 @@ fn street_parts(
             lake,
             live: Arc::clone(&live),
             checkpoints: CheckpointStore::open(config.data_dir.join("checkpoints"))?,
-            engine: pipeline::engine_config(&config, unknown_devices.clone()),
+            engine: pipeline::engine_config(&config, unknown_devices.clone(), &grids),
             checkpoint_every: Duration::from_secs(config.engine.checkpoint_s),
             retention: Duration::from_secs(config.engine.log_retention_hours * 3600),
+            grid_news: Arc::clone(&news),
         })
     })
 }
 
-/// What becomes of devices nobody announced.
-fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
+/// What becomes of devices nobody announced. A grid bundle announces its meters and switches.
+fn unknown_devices(config: &Config, grids: &Grids) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
     let (UnknownDevices::Reject, Some(file)) = (config.devices.unknown, &config.devices.known_file) else {
         return Ok(flexmeter_dataflows::UnknownDevices::Accept);
     };
@@ -420,8 +468,13 @@ fn unknown_devices(config: &Config) -> anyhow::Result<flexmeter_dataflows::Unkno
         let (tenant, id) = line.split_once('/').unwrap_or((DEFAULT_TENANT, line));
         (tenant.to_owned(), id.to_owned())
     });
+    let in_grids = grids.shown.iter().flat_map(|(tenant, grid)| {
+        let meters = grid.meters.iter().map(|meter| &meter.hardware_id);
+        let switches = grid.switches.iter().map(|switch| &switch.hardware_id);
+        meters.chain(switches).map(|id| (tenant.to_string(), id.clone()))
+    });
     Ok(flexmeter_dataflows::UnknownDevices::Reject {
-        known: Arc::new(known.collect()),
+        known: Arc::new(known.chain(in_grids).collect()),
     })
 }
 

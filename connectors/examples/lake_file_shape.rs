@@ -106,6 +106,7 @@ fn shape(path: &str, columns: &MeasurementColumns) {
             let other = match column.column_type {
                 ColumnType::Text => Encoding::DELTA_BYTE_ARRAY,
                 ColumnType::Float => Encoding::BYTE_STREAM_SPLIT,
+                ColumnType::Bool => Encoding::RLE,
                 _ => Encoding::DELTA_BINARY_PACKED,
             };
             let one = batch.project(&[index]).unwrap();

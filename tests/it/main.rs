@@ -8,6 +8,7 @@ mod bad_input;
 mod cli;
 mod clients;
 mod foreign;
+mod grid;
 mod idle;
 mod kill;
 mod ledger;

@@ -1,19 +1,24 @@
-//! MQTT 3.1.1 by hand: CONNECT, PUBLISH at QoS 1, PUBACK. Nothing is sent again behind the test's back, so that a ledger can be kept.
+//! MQTT 3.1.1 by hand: CONNECT, PUBLISH at QoS 1, PUBACK, SUBSCRIBE at QoS 0. Nothing is sent again behind the test's back, so that a ledger can be kept.
 //!
 //! # Source
-//! OASIS MQTT 3.1.1, sections 2.2.3, 3.1 to 3.4.
+//! OASIS MQTT 3.1.1, sections 2.2.3, 3.1 to 3.4, 3.8, 3.9.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// An answer that takes longer than this will not come.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+const SUBACK: u8 = 9;
+/// Return code of a refused subscription.
+const SUBSCRIPTION_REFUSED: u8 = 0x80;
 
 /// One connection.
 pub(crate) struct Connection {
@@ -62,6 +67,39 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Subscribes at QoS 0. Messages that arrive before the answer are lost to the caller.
+    ///
+    /// # Errors
+    /// The socket's, or [`io::ErrorKind::PermissionDenied`] when the broker refuses.
+    pub(crate) async fn subscribe(&mut self, filter: &str) -> io::Result<()> {
+        self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
+        let mut body = self.last_packet_id.to_be_bytes().to_vec();
+        put_text(&mut body, filter.as_bytes());
+        body.push(0);
+        self.send(0x82, &body).await?;
+        match self.receive(SUBACK).await?.as_slice() {
+            [_, _, code] if *code != SUBSCRIPTION_REFUSED => Ok(()),
+            refusal => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("SUBACK {refusal:?}"))),
+        }
+    }
+
+    /// The next JSON message at a topic that `is_it`; others are passed over.
+    pub(crate) async fn message_where(&mut self, topic: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let deadline = tokio::time::Instant::now() + ANSWER_DEADLINE;
+        while let Ok(Ok(body)) = tokio::time::timeout_at(deadline, self.receive(PUBLISH)).await {
+            let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
+            let (name, payload) = body[2..].split_at(topic_len);
+            if name == topic.as_bytes() {
+                last = serde_json::from_slice(payload).unwrap_or_default();
+                if is_it(&last) {
+                    return last;
+                }
+            }
+        }
+        panic!("no such message at {topic}; the last one was {last}");
     }
 
     async fn send(&mut self, first_byte: u8, body: &[u8]) -> io::Result<()> {

@@ -17,7 +17,7 @@ const APPLIED_DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_works() {
-    let server = Server::insecure();
+    let server = Server::with(&[("grid.bundle", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/grid"))]);
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let commands = commands(&readme);
     assert!(commands.len() >= 6, "the README has lost its commands: {commands:#?}");

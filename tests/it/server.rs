@@ -260,6 +260,19 @@ impl Server {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
+    /// The same for a PUT of a JSON body.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> (u16, String) {
+        let request = self
+            .http
+            .put(self.url(path))
+            .basic_auth("admin", Some(ADMIN_PASSWORD))
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .timeout(SQL_DEADLINE);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses().rest)
     }

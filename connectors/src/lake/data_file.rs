@@ -92,6 +92,7 @@ pub fn writer_properties(table: &TableDef, zstd_level: i32, shape: impl Fn(&str)
                 FloatShape::Rounded => (true, Encoding::PLAIN),
                 FloatShape::FullPrecision => (false, Encoding::BYTE_STREAM_SPLIT),
             },
+            ColumnType::Bool => (false, Encoding::RLE),
         };
         properties = properties
             .set_column_dictionary_enabled(path.clone(), dictionary)

@@ -373,6 +373,7 @@ fn delta_type(column_type: ColumnType) -> DataType {
         ColumnType::Float => PrimitiveType::Double,
         ColumnType::Int => PrimitiveType::Integer,
         ColumnType::Long => PrimitiveType::Long,
+        ColumnType::Bool => PrimitiveType::Boolean,
     })
 }
 

@@ -413,6 +413,27 @@ pub fn read_switches(network: &Network, text: &str) -> Result<Vec<Switch>, GridE
         .collect()
 }
 
+/// Reads `names.csv`: what people call nodes and branches, by id.
+///
+/// # Errors
+/// [`GridError::Bundle`] with the line.
+pub fn read_names(network: &Network, text: &str) -> Result<HashMap<ComponentId, String>, GridError> {
+    const FILE: &str = "names.csv";
+    let mut names = HashMap::new();
+    for (line, fields) in rows(FILE, text, &["id", "name"])? {
+        let id: ComponentId = parse(FILE, line, "id", fields[0])?;
+        if !network.references.contains_key(&id) {
+            return Err(GridError::Bundle {
+                file: FILE,
+                line,
+                reason: format!("{id} is not in network.json"),
+            });
+        }
+        names.insert(id, fields[1].to_owned());
+    }
+    Ok(names)
+}
+
 /// Indices of the branches that can be operated from afar.
 pub fn controllable(switches: &[Switch]) -> Vec<usize> {
     let controllable = switches.iter().filter(|switch| switch.controllable);
@@ -466,5 +487,14 @@ mod tests {
         check(AREAS, &METERS.replace("M,2", "M,1"), SWITCHES, "customer number 1 is at node 1");
         check(AREAS, &METERS.replace("0.005,0.01", "5,0.01"), SWITCHES, "0.01 is one per cent");
         check(AREAS, METERS, "branch_id\n5\n", "has no column normal");
+    }
+
+    #[test]
+    fn names_are_those_of_components() {
+        let network = Network::from_pgm_json(NETWORK).unwrap();
+        let names = read_names(&network, "id,name\n2,high street 1\n5,feeder 3\n").unwrap();
+        assert_eq!(names[&2], "high street 1");
+        let error = read_names(&network, "id,name\n2,a\n99,b\n").unwrap_err().to_string();
+        assert!(error.contains("names.csv line 3: 99 is not in network.json"), "{error}");
     }
 }

@@ -41,6 +41,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod decode;
+pub mod grid_bundle;
 pub mod ids;
 pub mod message;
 pub mod outcome;
@@ -49,6 +50,7 @@ pub mod record;
 pub mod split;
 pub mod time;
 
+pub use grid_bundle::GridBundle;
 pub use ids::{HardwareId, TenantId};
 pub use quantity::Identifier;
 pub use time::EventTime;

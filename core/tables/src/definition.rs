@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{acknowledgements, alerts, latest, load_profile, measurements, rejections};
+use crate::{acknowledgements, alerts, grid, latest, load_profile, measurements, rejections};
 
 /// Key of a column's comment in its Arrow field metadata; Delta, Spark and DataFusion look for the same word.
 pub const COMMENT_KEY: &str = "comment";
@@ -34,6 +34,8 @@ pub enum ColumnType {
     Int,
     /// A 64-bit integer.
     Long,
+    /// True or false.
+    Bool,
 }
 
 impl ColumnType {
@@ -47,6 +49,7 @@ impl ColumnType {
             Self::Float => DataType::Float64,
             Self::Int => DataType::Int32,
             Self::Long => DataType::Int64,
+            Self::Bool => DataType::Boolean,
         }
     }
 }
@@ -110,6 +113,8 @@ pub enum TableKind {
     Live,
     /// Newest rows from memory, the past from the lake.
     LiveAndHistory,
+    /// What an operator handed over; it does not change while the process runs.
+    Reference,
 }
 
 impl TableKind {
@@ -120,6 +125,7 @@ impl TableKind {
             Self::History => "history",
             Self::Live => "live",
             Self::LiveAndHistory => "live + history",
+            Self::Reference => "reference",
         }
     }
 }
@@ -143,7 +149,7 @@ impl TableDef {
     /// Whether the lake keeps this table.
     #[must_use]
     pub const fn in_lake(&self) -> bool {
-        !matches!(self.kind, TableKind::Live)
+        matches!(self.kind, TableKind::History | TableKind::LiveAndHistory)
     }
 
     /// The schema SQL shows.
@@ -179,6 +185,13 @@ pub const TABLES: &[TableDef] = &[
     rejections::TABLE,
     load_profile::TABLE,
     latest::TABLE,
+    grid::STATE,
+    grid::QUALITY,
+    grid::SWITCHES,
+    grid::METERS,
+    grid::AREAS,
+    grid::NODES,
+    grid::BRANCHES,
 ];
 
 /// The table of this name.
@@ -237,6 +250,23 @@ mod tests {
             ["hardware_id", "window_start", "identifier", "n", "mean", "min", "max", "last"]
         );
         assert_eq!(columns("latest"), ["hardware_id", "identifier", "value", "unit", "event_time"]);
+        assert_eq!(
+            columns("grid_state"),
+            ["area", "node_id", "phase", "quantity", "value", "sigma", "event_time"]
+        );
+        let quality = columns("grid_quality");
+        let promised = [
+            "area",
+            "level",
+            "j",
+            "degrees_of_freedom",
+            "suspects",
+            "observable",
+            "n_measurements",
+            "event_time",
+        ];
+        assert!(promised.iter().all(|column| quality.contains(column)), "{quality:?}");
+        assert_eq!(columns("meters")[..4], ["hardware_id", "node_id", "area", "feeder"]);
     }
 
     #[test]

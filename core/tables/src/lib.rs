@@ -11,6 +11,7 @@ pub mod alerts;
 pub mod definition;
 pub mod dictionary;
 pub mod encoder;
+pub mod grid;
 pub mod latest;
 pub mod load_profile;
 pub mod measurements;

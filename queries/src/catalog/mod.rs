@@ -5,6 +5,7 @@
 //! not in the catalog cannot be asked for.
 
 mod conform;
+mod grid;
 mod history;
 mod information_schema;
 mod latest;

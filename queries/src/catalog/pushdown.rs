@@ -12,6 +12,8 @@ pub(super) struct KeyFilter {
     pub(super) hardware_ids: Option<Vec<String>>,
     /// Only these quantities. Names that are no identifier are left out: they match nothing.
     pub(super) identifiers: Option<Vec<Identifier>>,
+    /// Only these areas of the grid.
+    pub(super) areas: Option<Vec<String>>,
     /// Only times from here, in microseconds (inclusive).
     pub(super) from_us: Option<i64>,
     /// Only times to here, in microseconds (inclusive).
@@ -98,6 +100,9 @@ impl KeyFilter {
         match column {
             "hardware_id" => {
                 self.hardware_ids.get_or_insert(words);
+            }
+            "area" => {
+                self.areas.get_or_insert(words);
             }
             "identifier" => {
                 self.identifiers

@@ -11,6 +11,7 @@ use flexmeter_tables::{TABLES, TableDef, TableKind, table};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
+use super::grid;
 use super::history::HistoryTable;
 use super::latest::LatestTable;
 use super::profile;
@@ -45,8 +46,8 @@ impl TenantSchema {
             TableKind::History => Some(Arc::new(HistoryTable::new(table.columns, self.view(table)))),
             TableKind::Live if table.name == "latest" => Some(Arc::new(LatestTable::new(self.live.clone()))),
             TableKind::LiveAndHistory if table.name == profile::NAME => Some(profile::merged(self.live.clone(), self.view(table))?),
-            // A table whose definition has come before its view.
-            TableKind::Live | TableKind::LiveAndHistory => None,
+            // A table whose definition has come before its view has no provider there either.
+            TableKind::Live | TableKind::LiveAndHistory | TableKind::Reference => grid::provider(table, self.live.grid())?,
         })
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flexmeter_model::outcome::{ClosedEpoch, Device, EpochCounts, OutcomeCode};
-use flexmeter_model::{EventTime, HardwareId, TenantId};
+use flexmeter_model::{EventTime, GridBundle, HardwareId, TenantId};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
+use super::grid::LiveGrid;
 use super::rows::DeviceRow;
 use super::subscription::{LiveChanges, LiveSubscription, SUBSCRIPTION_EPOCHS_MAX};
 
@@ -41,6 +42,8 @@ pub struct LiveStore {
     state: Mutex<State>,
     changes: broadcast::Sender<Arc<LiveChanges>>,
     epoch: watch::Sender<u64>,
+    /// The bundles; what the engine says about them comes with the epochs.
+    bundles: BTreeMap<TenantId, Arc<GridBundle>>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +71,7 @@ struct Tenant {
     n_profile: usize,
     positions: PositionIndex,
     totals: TenantTotals,
+    grid: Arc<LiveGrid>,
     /// The snapshot of this epoch, once somebody asked for it.
     snapshot: Option<Arc<LiveSnapshot>>,
 }
@@ -78,6 +82,7 @@ impl Default for LiveStore {
             state: Mutex::default(),
             changes: broadcast::Sender::new(SUBSCRIPTION_EPOCHS_MAX),
             epoch: watch::Sender::new(0),
+            bundles: BTreeMap::new(),
         }
     }
 }
@@ -87,6 +92,17 @@ impl LiveStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store of tenants with these grids.
+    #[must_use]
+    pub fn with_grids(bundles: BTreeMap<TenantId, Arc<GridBundle>>) -> Self {
+        let store = Self {
+            bundles,
+            ..Self::default()
+        };
+        store.clear();
+        store
     }
 
     /// Applies one epoch. Epochs come in order; readers see all of it or nothing.
@@ -108,7 +124,12 @@ impl LiveStore {
 
     /// Forgets everything: the street starts again and will tell all of it anew.
     pub fn clear(&self) {
-        *self.state.lock() = State::default();
+        let mut state = State::default();
+        for (tenant, bundle) in &self.bundles {
+            let tenant = state.tenant(tenant) as usize;
+            state.tenants[tenant].grid = Arc::new(LiveGrid::new(bundle.clone()));
+        }
+        *self.state.lock() = state;
         self.epoch.send_replace(0);
     }
 
@@ -187,6 +208,20 @@ impl State {
             let tenant = self.tenant(&change.tenant);
             self.tenants[tenant as usize].totals.outcomes.insert(change.code, change.total);
         }
+        for area in &epoch.grid.areas {
+            self.grid(&area.tenant).areas.insert(area.area.clone(), area.clone());
+        }
+        for (tenant, area) in &epoch.grid.gone {
+            self.grid(tenant).areas.remove(area);
+        }
+        for switch in &epoch.grid.switches {
+            self.grid(&switch.tenant).switches.insert(switch.branch_id, switch.clone());
+        }
+    }
+
+    fn grid(&mut self, tenant: &TenantId) -> &mut LiveGrid {
+        let tenant = self.tenant(tenant) as usize;
+        Arc::make_mut(&mut self.tenants[tenant].grid)
     }
 
     /// Changes a device's row, made when it is seen for the first time, and gives its tenant.
@@ -269,6 +304,7 @@ impl State {
                     n_profile: tenant.n_profile,
                     positions: tenant.positions.clone(),
                     totals: tenant.totals.clone(),
+                    grid: tenant.grid.clone(),
                 })
             })
             .clone()
@@ -286,6 +322,7 @@ pub struct LiveSnapshot {
     n_profile: usize,
     positions: PositionIndex,
     totals: TenantTotals,
+    grid: Arc<LiveGrid>,
 }
 
 impl LiveSnapshot {
@@ -323,6 +360,12 @@ impl LiveSnapshot {
     #[must_use]
     pub fn totals(&self) -> &TenantTotals {
         &self.totals
+    }
+
+    /// The tenant's grid.
+    #[must_use]
+    pub fn grid(&self) -> &Arc<LiveGrid> {
+        &self.grid
     }
 
     /// One device.

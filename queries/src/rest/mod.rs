@@ -9,6 +9,7 @@ mod changes;
 mod cursor;
 mod devices;
 mod encode;
+pub mod grid;
 mod guard;
 mod health;
 mod index;
@@ -53,6 +54,7 @@ use changes::ChangeFeed;
 use devices::Directory;
 use problem::{Code, Problem};
 
+pub use grid::LogDoor;
 pub use health::{ComponentState, Health, MetricsPage, Readiness};
 pub use server::{RestError, serve};
 
@@ -99,6 +101,8 @@ pub struct RestState {
     pub readiness: Readiness,
     /// Renders the metrics.
     pub metrics: MetricsPage,
+    /// Takes what the counter itself has to say into the log.
+    pub log: LogDoor,
 }
 
 /// What all handlers share.
@@ -180,6 +184,9 @@ fn protected_routes(guarded: impl Fn(Route) -> Route) -> OpenApiRouter<Arc<Count
         .routes(guarded(routes!(load_profile::list)))
         .routes(guarded(routes!(rejections::list)))
         .routes(guarded(routes!(totals::totals)))
+        .routes(guarded(routes!(grid::grid)))
+        .routes(guarded(routes!(grid::area)))
+        .routes(guarded(routes!(grid::operate)))
         .routes(guarded(routes!(sql::run)))
         .routes(guarded(routes!(stream::stream)))
 }

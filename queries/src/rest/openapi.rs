@@ -26,13 +26,14 @@ const LOGIN: &str = "/api/v1/login";
 #[openapi(
     info(
         title = "Flexmeter",
-        description = "Smart-meter data: what every device said last, its readings and load profile, what was rejected, and SQL over all of it. \
+        description = "Smart-meter data: what every device said last, its readings and load profile, what was rejected, the state of the grid, and SQL over all of it. \
             Times are RFC 3339 with a zone; units are named beside the values. Errors are problem details (RFC 9457) with a stable `type` and a `trace_id`."
     ),
     components(schemas(ProblemSchema, super::stream::LatestEvent)),
     tags(
         (name = "devices", description = "Devices, their readings and their load profiles"),
         (name = "live", description = "What is true right now"),
+        (name = "grid", description = "The grid, its estimated state and its switches"),
         (name = "rejections", description = "What was not accepted, and why"),
         (name = "sql", description = "SQL over everything"),
         (name = "access", description = "Tokens"),
@@ -65,6 +66,9 @@ pub(super) fn complete(mut document: Document) -> Document {
         let words = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build();
         components.schemas.insert(schema.to_owned(), words.into());
     }
+    // OpenAPI has no word for a parameter that takes the rest of the path; the router's is `{*area}`.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
             complete_operation(path, operation);

@@ -30,6 +30,9 @@ pub(super) enum Code {
     NotFound,
     UnknownDevice,
     UnknownTenant,
+    UnknownGrid,
+    UnknownArea,
+    UnknownSwitch,
     MethodNotAllowed,
     NotAcceptable,
     BodyTooLarge,
@@ -50,13 +53,16 @@ pub(super) enum Code {
 }
 
 impl Code {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::InvalidParameter,
         Self::InvalidBody,
         Self::Unauthorized,
         Self::NotFound,
         Self::UnknownDevice,
         Self::UnknownTenant,
+        Self::UnknownGrid,
+        Self::UnknownArea,
+        Self::UnknownSwitch,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::BodyTooLarge,
@@ -85,6 +91,9 @@ impl Code {
             Self::NotFound => ("not_found", "There is nothing at this address", StatusCode::NOT_FOUND),
             Self::UnknownDevice => ("unknown_device", "The device is not known", StatusCode::NOT_FOUND),
             Self::UnknownTenant => ("unknown_tenant", "The tenant is not known", StatusCode::NOT_FOUND),
+            Self::UnknownGrid => ("unknown_grid", "The tenant has no grid", StatusCode::NOT_FOUND),
+            Self::UnknownArea => ("unknown_area", "The area is not known", StatusCode::NOT_FOUND),
+            Self::UnknownSwitch => ("unknown_switch", "The switch is not known", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => (
                 "method_not_allowed",
                 "The method is not allowed here",

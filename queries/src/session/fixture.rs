@@ -3,17 +3,19 @@
 //! 2026-11-17, UTC. Meters m-0 to m-3, on partitions 0 to 3. Power consumed (l1, kW) and voltage (l1, V), every five minutes:
 //! 00:00, 00:05 and 00:10 are in the lake, 00:15 is in the tail. Power of m-i at step s is i + s/10, voltage 230 + i - s.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::MemTable;
+use flexmeter_model::grid_bundle::{BundleArea, BundleBranch, BundleMeter, BundleNode, BundleSwitch};
 use flexmeter_model::outcome::{
-    AlertLevel, AlertRow, ClosedEpoch, Device, LatestChange, MessageHead, OutcomeCode, PartitionOutcome, ProfileCell, ProfileChange,
-    ProfileRow, Quality, Reading, ReasonCode, RejectionRow, TotalChange,
+    AlertLevel, AlertRow, AreaEstimate, ClosedEpoch, Device, GridOutcome, GridQuality, LatestChange, MessageHead, NodeState, OutcomeCode,
+    PartitionOutcome, ProfileCell, ProfileChange, ProfileRow, Quality, Reading, ReasonCode, RejectionRow, SwitchRow, TotalChange,
 };
-use flexmeter_model::{EventTime, HardwareId, Identifier, TenantId};
+use flexmeter_model::{EventTime, GridBundle, HardwareId, Identifier, TenantId};
 use flexmeter_tables::alerts::AlertEncoder;
 use flexmeter_tables::dictionary::Vocabulary;
 use flexmeter_tables::load_profile::ProfileEncoder;
@@ -204,9 +206,122 @@ pub(crate) fn history() -> FakeHistory {
     FakeHistory { views }
 }
 
+/// A grid of two areas: a source at node 1, a transformer to node 2 in area mv1/lv1, a switched line from there to node 3, where m-0 is. The
+/// switch has been opened at 00:10, so node 3 is dark.
+pub(crate) fn grid_bundle() -> GridBundle {
+    let node = |id: i64, name: Option<&str>, area: &str, u_rated_v: f64, feeder: Option<i64>| BundleNode {
+        id,
+        name: name.map(str::to_owned),
+        area: area.into(),
+        u_rated_v,
+        feeder,
+    };
+    let branch = |id: i64, kind: &'static str, from_node: i64, to_node: i64, i_rated_a: Option<f64>| BundleBranch {
+        id,
+        name: None,
+        kind,
+        from_node,
+        to_node,
+        area: "mv1/lv1".into(),
+        is_closed: true,
+        i_rated_a,
+    };
+    let area = |path: &str, level: u32, parent: Option<&str>, n_nodes: u32, n_meters: u32| BundleArea {
+        path: path.into(),
+        level,
+        parent: parent.map(Into::into),
+        n_nodes,
+        n_meters,
+    };
+    GridBundle {
+        is_three_phase: true,
+        areas: vec![area("mv1", 1, None, 1, 0), area("mv1/lv1", 2, Some("mv1"), 2, 1)],
+        nodes: vec![
+            node(1, None, "mv1", 10_000.0, None),
+            node(2, Some("busbar"), "mv1/lv1", 400.0, Some(20)),
+            node(3, Some("house, 3"), "mv1/lv1", 400.0, Some(20)),
+        ],
+        branches: vec![branch(20, "transformer", 1, 2, None), branch(21, "line", 2, 3, Some(250.0))],
+        meters: vec![BundleMeter {
+            hardware_id: "m-0".to_owned(),
+            node_id: 3,
+            area: "mv1/lv1".into(),
+            feeder: Some(20),
+            phases: "b",
+            role: "customer",
+            accuracy_v: 0.005,
+            accuracy_p: 0.01,
+        }],
+        switches: vec![
+            BundleSwitch {
+                branch_id: 20,
+                hardware_id: "branch-20".to_owned(),
+                area: "mv1/lv1".into(),
+                normally_closed: true,
+                controllable: false,
+            },
+            BundleSwitch {
+                branch_id: 21,
+                hardware_id: "SW-21".to_owned(),
+                area: "mv1/lv1".into(),
+                normally_closed: true,
+                controllable: true,
+            },
+        ],
+    }
+}
+
+/// What the engine says about the grid: voltages of 10,000 and 230 V less one for each phase, the sigma a thousandth of it.
+pub(crate) fn grid_outcome() -> GridOutcome {
+    let state = |u: f64| {
+        let mut state = NodeState {
+            energised: u > 0.0,
+            ..NodeState::default()
+        };
+        if u > 0.0 {
+            state.value[0] = [u, u - 1.0, u - 2.0];
+            state.sigma[0] = [u / 1000.0; 3];
+        }
+        state
+    };
+    let estimate = |area: &str, level: u32, nodes: &[i64], voltages_v: &[f64]| AreaEstimate {
+        tenant: tenant(),
+        area: area.into(),
+        nodes: nodes.into(),
+        three_phase: true,
+        states: voltages_v.iter().map(|&u| state(u)).collect(),
+        quality: GridQuality {
+            level,
+            j: 1.5,
+            degrees_of_freedom: 2,
+            suspects: if level == 2 { vec!["m-0".to_owned()] } else { Vec::new() },
+            observable: level == 1,
+            n_measurements: 1,
+            n_pseudo: level,
+            problem: None,
+        },
+        event_time: minute(15),
+    };
+    let switch = |branch_id: i64, since: Option<EventTime>, by: &str| SwitchRow {
+        tenant: tenant(),
+        branch_id,
+        closed: since.is_none(),
+        since,
+        by: by.to_owned(),
+    };
+    GridOutcome {
+        areas: vec![
+            Arc::new(estimate("mv1", 1, &[1], &[10_000.0])),
+            Arc::new(estimate("mv1/lv1", 2, &[2, 3], &[230.0, 0.0])),
+        ],
+        gone: Vec::new(),
+        switches: vec![switch(20, None, ""), switch(21, Some(minute(10)), "SW-21")],
+    }
+}
+
 /// The live views after the reading of 00:15: the newest values, and the windows 00:00 (of m-0 and m-3 only) and 00:15.
 pub(crate) fn live() -> LiveStore {
-    let store = LiveStore::new();
+    let store = LiveStore::with_grids(BTreeMap::from([(tenant(), Arc::new(grid_bundle()))]));
     let mut partitions = Vec::new();
     for i in 0..N_METERS {
         let mut out = PartitionOutcome {
@@ -259,7 +374,7 @@ pub(crate) fn live() -> LiveStore {
         epoch: 1,
         partitions,
         totals,
-        ..ClosedEpoch::default()
+        grid: grid_outcome(),
     });
     store
 }

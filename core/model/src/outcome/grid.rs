@@ -3,6 +3,7 @@
 //! An area's estimate travels as one value, because it is made as one: a changed reading moves every voltage of its area a little. The
 //! rows of the tables `grid_state` and `grid_quality` are read from it with [`AreaEstimate::rows`] and [`AreaEstimate::quality`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ids::TenantId;
@@ -144,14 +145,24 @@ pub struct GridStateRow {
 impl AreaEstimate {
     /// Its rows of `grid_state`: by node, then quantity, then phase.
     pub fn rows(&self) -> impl Iterator<Item = GridStateRow> + '_ {
-        self.rows_where(|_, _, _| true)
+        self.rows_of(0..self.nodes.len())
+    }
+
+    /// The same of some of its nodes, by their position in [`Self::nodes`].
+    pub fn rows_of(&self, nodes: Range<usize>) -> impl Iterator<Item = GridStateRow> + '_ {
+        self.rows_where(nodes, |_, _, _| true)
+    }
+
+    /// The phases that its states have.
+    pub fn phases(&self) -> &'static [GridPhase] {
+        if self.three_phase { &GridPhase::ABC } else { &GridPhase::ONE }
     }
 
     /// Rows whose value has moved by more than `share` of its standard deviation since `old`, or that `old` has not: what a history needs
     /// to keep of estimates that come with every reading.
     pub fn rows_moved_since<'a>(&'a self, old: &'a Self, share: f64) -> impl Iterator<Item = GridStateRow> + 'a {
         let comparable = old.nodes == self.nodes && old.three_phase == self.three_phase;
-        self.rows_where(move |node, quantity, phase| {
+        self.rows_where(0..self.nodes.len(), move |node, quantity, phase| {
             let (Some(new), Some(old)) = (self.states.get(node), old.states.get(node).filter(|_| comparable)) else {
                 return true;
             };
@@ -160,9 +171,13 @@ impl AreaEstimate {
         })
     }
 
-    fn rows_where<'a>(&'a self, keep: impl Fn(usize, usize, usize) -> bool + 'a) -> impl Iterator<Item = GridStateRow> + 'a {
-        let phases: &'static [GridPhase] = if self.three_phase { &GridPhase::ABC } else { &GridPhase::ONE };
-        let nodes = self.nodes.iter().zip(&self.states).enumerate();
+    fn rows_where<'a>(
+        &'a self,
+        nodes: Range<usize>,
+        keep: impl Fn(usize, usize, usize) -> bool + 'a,
+    ) -> impl Iterator<Item = GridStateRow> + 'a {
+        let phases = self.phases();
+        let nodes = self.nodes.iter().zip(&self.states).enumerate().skip(nodes.start).take(nodes.len());
         let places = nodes.flat_map(move |(node, (&node_id, state))| {
             let cells = (0..GridQuantity::ALL.len()).flat_map(move |quantity| (0..phases.len()).map(move |phase| (quantity, phase)));
             cells.map(move |(quantity, phase)| (node, node_id, state, quantity, phase))
@@ -239,6 +254,8 @@ mod tests {
             (rows[23].node_id, rows[23].phase.as_str(), rows[23].quantity.as_str()),
             (1, "c", "q_var")
         );
+        assert_eq!(estimate.rows_of(1..2).collect::<Vec<_>>(), rows[12..]);
+        assert_eq!(estimate.rows_of(2..9).count(), 0);
     }
 
     #[test]

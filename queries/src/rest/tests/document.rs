@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::fixture::{Door, request};
 
 /// Every route there is. A new one must be added here, which makes its author see that the document has it.
-const ROUTES: [&str; 15] = [
+const ROUTES: [&str; 18] = [
     "GET /",
     "GET /api/openapi.json",
     "GET /api/v1/devices",
@@ -14,6 +14,8 @@ const ROUTES: [&str; 15] = [
     "GET /api/v1/devices/{hardwareId}/latest",
     "GET /api/v1/devices/{hardwareId}/load-profile",
     "GET /api/v1/devices/{hardwareId}/measurements",
+    "GET /api/v1/grid",
+    "GET /api/v1/grid/areas/{area}",
     "GET /api/v1/rejections",
     "GET /api/v1/stream",
     "GET /api/v1/totals",
@@ -22,6 +24,7 @@ const ROUTES: [&str; 15] = [
     "GET /readyz",
     "POST /api/v1/login",
     "POST /api/v1/sql",
+    "PUT /api/v1/grid/switches/{branchId}",
 ];
 
 async fn document() -> Value {
@@ -48,7 +51,10 @@ async fn the_document_and_the_router_have_the_same_routes() {
     assert_eq!(documented, ROUTES.iter().map(|route| (*route).to_owned()).collect());
     let door = Door::new();
     for (method, path, _) in operations(&document) {
-        let path = path.replace("{hardwareId}", "m-0");
+        let path = path
+            .replace("{hardwareId}", "m-0")
+            .replace("{area}", "mv1/lv1")
+            .replace("{branchId}", "21");
         if path == "/api/v1/stream" {
             continue; // has no end; the stream's own tests reach it
         }
@@ -92,7 +98,8 @@ async fn the_document_is_openapi_3_1_and_complete() {
             operation["tags"]
         );
         let responses = operation["responses"].as_object().unwrap();
-        assert!(responses.contains_key("200") && responses.contains_key("default"), "{place}");
+        let succeeds = responses.keys().any(|status| status.starts_with('2'));
+        assert!(succeeds && responses.contains_key("default"), "{place}");
         for response in responses.values() {
             assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{place}");
         }

@@ -1,6 +1,6 @@
 //! A REST door for tests, and a way to ask it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
@@ -19,6 +19,7 @@ use crate::catalog::{HistorySource, HistoryView};
 use crate::live::LiveStore;
 use crate::live::test_rows::{Rows, identifier};
 use crate::rest::{ComponentState, Counter, Health, RestConfig, RestState, router};
+use crate::session::fixture::{grid_bundle, grid_outcome};
 use crate::session::{SqlLimits, SqlService};
 
 /// `admin:secret`.
@@ -108,19 +109,23 @@ pub(super) fn state(live: Arc<LiveStore>, history: Arc<History>) -> RestState {
             }]
         }),
         metrics: Arc::new(|| "flexmeter_up 1\n".to_owned()),
+        log: Arc::new(|_, _| Box::pin(async { Ok(()) })),
     }
 }
 
 impl Door {
-    /// Three devices of tenant `default` with two values each, and one of tenant `other`.
+    /// Three devices of tenant `default` with two values each, and the grid of the SQL tests.
     pub(super) fn new() -> Self {
         Self::with(RestConfig::default(), |_| {})
     }
 
     pub(super) fn with(config: RestConfig, change: impl FnOnce(&mut RestState)) -> Self {
-        let (live, history) = (Arc::new(LiveStore::new()), Arc::new(History::default()));
+        let grids = BTreeMap::from([(TenantId::new("default").unwrap(), Arc::new(grid_bundle()))]);
+        let (live, history) = (Arc::new(LiveStore::with_grids(grids)), Arc::new(History::default()));
         let mut rows = Rows::new("default", 3);
-        live.apply(&rows.epoch(|device| vec![(identifier(0), 1, device as f64), (identifier(1), 2, 0.5)]));
+        let mut epoch = rows.epoch(|device| vec![(identifier(0), 1, device as f64), (identifier(1), 2, 0.5)]);
+        epoch.grid = grid_outcome();
+        live.apply(&epoch);
         let mut state = state(live.clone(), history.clone());
         change(&mut state);
         let (router, counter) = router(config, state);
@@ -154,6 +159,10 @@ impl Door {
 
     pub(super) async fn post(&self, path: &str, content_type: &str, body: &str) -> Answer {
         self.post_with(path, &[("content-type", content_type)], body).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: &str) -> Answer {
+        self.send(request("PUT", path, &[], Body::from(body.to_owned()))).await
     }
 
     pub(super) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {

@@ -5,6 +5,7 @@ mod answers;
 mod document;
 mod errors;
 mod fixture;
+mod grid;
 mod lists;
 mod serving;
 mod statements;

@@ -1,0 +1,59 @@
+//! A tenant's grid in memory: the newest estimate of every area and where the switches stand, beside the bundle they belong to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flexmeter_model::outcome::{AreaEstimate, SwitchRow};
+use flexmeter_model::{EventTime, GridBundle};
+
+/// A grid at one epoch. Copy on write: a snapshot costs one pointer, the writer copies the two maps (pointers and switch rows) only while
+/// a snapshot is held.
+#[derive(Debug, Clone, Default)]
+pub struct LiveGrid {
+    pub(super) bundle: Arc<GridBundle>,
+    pub(super) areas: BTreeMap<Arc<str>, Arc<AreaEstimate>>,
+    pub(super) switches: BTreeMap<i64, SwitchRow>,
+}
+
+impl LiveGrid {
+    pub(super) fn new(bundle: Arc<GridBundle>) -> Self {
+        Self { bundle, ..Self::default() }
+    }
+
+    /// The bundle; empty for a tenant without one.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<GridBundle> {
+        &self.bundle
+    }
+
+    /// Whether the tenant has a grid.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        !self.bundle.areas.is_empty()
+    }
+
+    /// The newest estimates, by path of their area.
+    #[must_use]
+    pub fn areas(&self) -> &BTreeMap<Arc<str>, Arc<AreaEstimate>> {
+        &self.areas
+    }
+
+    /// When the newest reading of an estimate was measured; `None` while it is made of pseudo-measurements alone.
+    #[must_use]
+    pub fn heard_at(estimate: &AreaEstimate) -> Option<EventTime> {
+        // no reading can have the time zero, which is where the engine begins
+        Some(estimate.event_time).filter(|time| time.micros() > 0)
+    }
+
+    /// Where the switches stand, by branch.
+    #[must_use]
+    pub fn switches(&self) -> &BTreeMap<i64, SwitchRow> {
+        &self.switches
+    }
+
+    /// Whether a branch is closed now: as its switch says, or else as the bundle does.
+    #[must_use]
+    pub fn is_closed(&self, branch_id: i64, in_bundle: bool) -> bool {
+        self.switches.get(&branch_id).map_or(in_bundle, |switch| switch.closed)
+    }
+}
