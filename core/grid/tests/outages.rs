@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flexmeter_grid::bundle::{Bundle, Role};
+use flexmeter_grid::bundle::Role;
 use flexmeter_grid::outage::simulation::{GridShape, Random, RandomGrid, STORM_START_US, Score, Storm, StormShape};
 use flexmeter_grid::outage::{
     Change, CloseReason, Device, Fact, MeteringPoint, Micros, MonitorSettings, Outage, OutageId, OutageMonitor, SECOND_US, Sections,
     SupplyMap,
 };
 use serde_json::Value;
+
+mod recording;
 
 /// The view of outages as its changes leave it.
 #[derive(Default)]
@@ -39,20 +40,6 @@ impl View {
     fn open(&self) -> impl Iterator<Item = &Outage> {
         self.rows.values().filter(|row| row.closed_at_us.is_none())
     }
-}
-
-/// The folder of a recording; says on stderr, past the test runner, when it is not there.
-fn folder(name: &str, test: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    let path = match std::env::var_os("FLEXMETER_RECORDINGS") {
-        Some(root) => PathBuf::from(root).join(name),
-        None => path,
-    };
-    if path.join("network.json").exists() {
-        return Some(path);
-    }
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {} is not there", path.display());
-    None
 }
 
 /// Microseconds of an ISO 8601 time of one day with a zone of whole hours, as the recordings have them.
@@ -83,14 +70,7 @@ struct Recording {
 
 /// Reads a recording; a message's log time is the latest event time so far, as it arrives in order.
 fn recording(folder: &Path) -> Recording {
-    let text = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
-    let mut bundle = Bundle::from_texts(
-        &text("network.json"),
-        &text("areas.csv"),
-        &text("meters.csv"),
-        &text("switches.csv"),
-    )
-    .unwrap();
+    let mut bundle = recording::bundle(folder);
     let points: Vec<MeteringPoint> = bundle
         .meters
         .iter()
@@ -116,12 +96,8 @@ fn recording(folder: &Path) -> Recording {
         .collect();
     let mut supply = vec![(Micros::MIN, SupplyMap::of_network(&bundle.network))];
     let mut facts = Vec::new();
-    let mut zipped = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(folder.join("messages.jsonl.gz")).unwrap())
-        .read_to_string(&mut zipped)
-        .unwrap();
     let mut log_time = Micros::MIN;
-    for line in zipped.lines() {
+    for line in recording::gunzip(folder, "messages.jsonl.gz").lines() {
         // broken lines are part of the recording
         let Ok(message) = serde_json::from_str::<Value>(line) else {
             continue;
@@ -150,7 +126,7 @@ fn recording(folder: &Path) -> Recording {
     for (_, map) in &mut supply {
         map.points = points.clone();
     }
-    let events = text("events.csv");
+    let events = recording::text(folder, "events.csv");
     let events: Vec<Vec<&str>> = events.lines().skip(1).map(|line| line.splitn(6, ',').collect()).collect();
     let times = |kind: &str| -> Vec<Micros> { events.iter().filter(|e| e[1] == kind).filter_map(|e| micros(e[0])).collect() };
     let start = events.iter().find(|e| e[1] == "outage_start").unwrap();
@@ -193,7 +169,9 @@ fn play(recording: &Recording) -> (Vec<(Micros, Outage)>, View) {
 
 /// The outage opens within a second of the third gasp, on the right device within a second of the gasp that pins it.
 fn check_recording(name: &str, test: &str, pinned_by: usize) {
-    let Some(folder) = folder(name, test) else { return };
+    let Some(folder) = recording::folder("../..", name, test) else {
+        return;
+    };
     let recording = recording(&folder);
     let (told, view) = play(&recording);
     for (at, row) in &told {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod feeder;
+mod recording;
 
 #[path = "reconfiguration/cases.rs"]
 mod cases;
@@ -11,9 +12,6 @@ mod hostile;
 mod life_cycle;
 #[path = "reconfiguration/properties.rs"]
 mod properties;
-
-use std::io::Write as _;
-use std::path::Path;
 
 use flexmeter_grid::bundle;
 use flexmeter_grid::network::Network;
@@ -122,16 +120,11 @@ fn without_reactances_the_meshed_power_flow_is_the_better_start() {
 
 #[test]
 fn the_33_nodes_of_baran_and_wu_lose_as_little_as_is_known() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/baran-wu-33");
-    if !folder.join("network.json").exists() {
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED the_33_nodes_of_baran_and_wu_lose_as_little_as_is_known: {} is not there",
-            folder.display()
-        );
+    let test = "the_33_nodes_of_baran_and_wu_lose_as_little_as_is_known";
+    let Some(folder) = recording::folder("../..", "baran-wu-33", test) else {
         return;
-    }
-    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    };
+    let read = |file: &str| recording::text(&folder, file);
     let network = Network::from_pgm_json(&read("network.json")).unwrap();
     let switches = bundle::controllable(&bundle::read_switches(&network, &read("switches.csv")).unwrap());
     let found = reconfigure(&network, &switches, &Options::default()).unwrap();

@@ -2,43 +2,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flexmeter_grid::Complex;
-use flexmeter_grid::bundle::{Bundle, Reading};
+use flexmeter_grid::bundle::Reading;
 use flexmeter_grid::estimation::{EstimateOptions, Estimator};
 use flexmeter_grid::network::Network;
 use flexmeter_grid::pgm::{Dataset, DatasetKind};
 use flexmeter_grid::power_flow::{Options, PowerFlow};
 use serde_json::{Value, json};
 
-/// The folder of a recording; says on stderr, past the test runner, when it is not there.
-fn folder(name: &str, test: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if path.join("network.json").exists() {
-        return Some(path);
-    }
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {} is not there", path.display());
-    None
-}
+mod recording;
+use recording::{bundle, gunzip, text};
 
-fn text(folder: &Path, file: &str) -> String {
-    std::fs::read_to_string(folder.join(file)).unwrap()
-}
-
-fn gunzip(folder: &Path, file: &str) -> String {
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(folder.join(file)).unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
-    text
-}
-
-fn bundle(folder: &Path) -> Bundle {
-    let [areas, meters, switches] = ["areas.csv", "meters.csv", "switches.csv"].map(|file| text(folder, file));
-    Bundle::from_texts(&text(folder, "network.json"), &areas, &meters, &switches).unwrap()
-}
+const ROOT: &str = "../..";
 
 fn phase(letter: &str) -> usize {
     ["a", "b", "c"].iter().position(|&other| other == letter).unwrap()
@@ -108,7 +85,7 @@ fn update(network: &mut Network, data: &Value) {
 
 /// Largest distance of the power flow's voltages from the truth, over all moments, relative to the rated voltage.
 fn power_flow_distance(name: &str, test: &str) -> Option<f64> {
-    let folder = folder(name, test)?;
+    let folder = recording::folder(ROOT, name, test)?;
     let base = bundle(&folder).network;
     let loads = loads(&folder);
     let mut worst: f64 = 0.0;
@@ -191,7 +168,7 @@ fn readings(messages: &[Value], t: &str) -> HashMap<String, Reading> {
 
 /// Estimates every moment with truth: RMSE of the voltage, per unit, and the shares of errors within one and two sigma.
 fn estimate(name: &str, test: &str) -> Option<[f64; 3]> {
-    let folder = folder(name, test)?;
+    let folder = recording::folder(ROOT, name, test)?;
     let bundle = bundle(&folder);
     // broken lines are part of the recording
     let messages: Vec<Value> = gunzip(&folder, "messages.jsonl.gz")

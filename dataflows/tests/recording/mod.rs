@@ -2,46 +2,27 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flexmeter_dataflows::Grid;
 use flexmeter_grid::Complex;
-use flexmeter_grid::bundle::Bundle;
 use flexmeter_model::EventTime;
 use flexmeter_model::outcome::{AreaEstimate, GridOutcome, SwitchRow};
 use flexmeter_model::record::{Record, RecordBlock, RecordKind, partition_of};
 use serde_json::Value;
 
+#[path = "../../../core/grid/tests/recording/mod.rs"]
+mod files;
+pub(crate) use files::bundle;
+use files::gunzip;
+
 pub(crate) const TENANT: &str = "default";
 pub(crate) const N_PARTITIONS: u32 = 4;
 
-/// The folder of a recording; says on stderr, past the test runner, when it is not there.
+/// The folder of a recording, if this machine has it.
 pub(crate) fn folder(name: &str, test: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name);
-    if path.join("network.json").exists() {
-        return Some(path);
-    }
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {} is not there", path.display());
-    None
-}
-
-fn text(folder: &Path, file: &str) -> String {
-    std::fs::read_to_string(folder.join(file)).unwrap()
-}
-
-fn gunzip(folder: &Path, file: &str) -> String {
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(folder.join(file)).unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
-    text
-}
-
-pub(crate) fn bundle(folder: &Path) -> Bundle {
-    let [areas, meters, switches] = ["areas.csv", "meters.csv", "switches.csv"].map(|file| text(folder, file));
-    Bundle::from_texts(&text(folder, "network.json"), &areas, &meters, &switches).unwrap()
+    files::folder("..", name, test)
 }
 
 pub(crate) fn grid(folder: &Path) -> Arc<Grid> {
