@@ -24,6 +24,7 @@ pub mod network;
 pub mod outage;
 pub mod pgm;
 pub mod power_flow;
+mod random;
 pub mod reconfiguration;
 pub mod topology;
 

@@ -18,6 +18,11 @@ pub(crate) type C64 = Complex<f64>;
 
 /// Base power of the three phases together, VA.
 pub const BASE_POWER_VA: f64 = 1e6;
+
+/// Current of one per unit at a rated voltage between phases, A.
+pub(crate) fn base_current_a(u_rated_v: f64) -> f64 {
+    BASE_POWER_VA / 3f64.sqrt() / u_rated_v
+}
 /// System frequency, Hz.
 const FREQUENCY_HZ: f64 = 50.0;
 /// Admittance of a link, per unit: a million siemens at 10 kV, as power-grid-model has it.

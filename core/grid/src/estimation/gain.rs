@@ -184,7 +184,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
     }
 
     /// Makes variances that stand for "unknown" a share of what they are; the positions with what they were.
-    pub(super) fn narrow_unknown(&mut self, unknown: f64, share: f64) -> Narrowed<N> {
+    pub(super) fn scale_unknown(&mut self, unknown: f64, share: f64) -> Narrowed<N> {
         let mut narrowed = Vec::new();
         for (position, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.injection.is_unknown) {
             narrowed.push((position, row.injection.variance));
@@ -199,7 +199,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         narrowed
     }
 
-    /// Takes [`Self::narrow_unknown`] back.
+    /// Takes [`Self::scale_unknown`] back.
     pub(super) fn restore_unknown(&mut self, narrowed: &[(usize, [C64; N])]) {
         for (position, variance) in narrowed {
             self.rows[*position].injection.variance = *variance;

@@ -196,60 +196,43 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
 
     /// A new reading of a power sensor: its index in [`Network::power_sensors`].
     pub fn set_power(&mut self, network: &Network, sensor: usize) {
-        let value = readings::power_value::<N>(network, &network.power_sensors[sensor]);
-        let (old, variance, share) = (
-            self.readings.powers[sensor],
-            self.readings.power_variances[sensor],
-            self.readings.power_shares[sensor],
-        );
-        if is_another(&old, &value, &variance, network.power_sensors[sensor].sigma_is_given()) {
-            return self.read_anew(network);
-        }
-        self.readings.powers[sensor] = value.map(without_nan);
-        if let Some(share) = share {
-            self.move_reading(&share, &old, &value);
-        }
+        let reading = &network.power_sensors[sensor];
+        let value = readings::power_value::<N>(network, reading);
+        self.set(network, Sensor::Power(sensor), &value, reading.sigma_is_given());
     }
 
     /// A new reading of a voltage sensor: its index in [`Network::voltage_sensors`].
     pub fn set_voltage(&mut self, network: &Network, sensor: usize) {
-        let value = readings::voltage_value::<N>(network, &network.voltage_sensors[sensor]);
-        let (old, variance, share) = (
-            self.readings.voltage_values[sensor],
-            self.readings.voltage_variances[sensor],
-            self.readings.voltage_shares[sensor],
-        );
-        if is_another(&old, &value, &variance, network.voltage_sensors[sensor].u_sigma_v.is_finite()) {
-            return self.read_anew(network);
-        }
-        self.readings.voltage_values[sensor] = value.map(without_nan);
-        if let Some(share) = share {
-            self.move_reading(&share, &old, &value);
-        }
+        let reading = &network.voltage_sensors[sensor];
+        let value = readings::voltage_value::<N>(network, reading);
+        self.set(network, Sensor::Voltage(sensor), &value, reading.u_sigma_v.is_finite());
     }
 
     /// A new reading of a current sensor: its index in [`Network::current_sensors`].
     pub fn set_current(&mut self, network: &Network, sensor: usize) {
-        let value = readings::current_value::<N>(network, &network.current_sensors[sensor]);
-        let (old, variance, share) = (
-            self.readings.currents[sensor],
-            self.readings.current_variances[sensor],
-            self.readings.current_shares[sensor],
-        );
-        if is_another(&old, &value, &variance, network.current_sensors[sensor].i_sigma_a.is_finite()) {
+        let reading = &network.current_sensors[sensor];
+        let value = readings::current_value::<N>(network, reading);
+        self.set(network, Sensor::Current(sensor), &value, reading.i_sigma_a.is_finite());
+    }
+
+    fn set(&mut self, network: &Network, sensor: Sensor, value: &[C64; N], sigma_is_given: bool) {
+        let (&mut old, variance, share) = self.readings.of(sensor);
+        if is_another(&old, value, &variance, sigma_is_given) {
             return self.read_anew(network);
         }
-        match self.readings.weigh_current(network, sensor) {
-            Weighing::AsBefore => {}
-            Weighing::Alone => {
-                self.settle();
-                self.changes.start(false);
+        if let Sensor::Current(index) = sensor {
+            match self.readings.weigh_current(network, index) {
+                Weighing::AsBefore => {}
+                Weighing::Alone => {
+                    self.settle();
+                    self.changes.start(false);
+                }
+                Weighing::Together => return self.read_anew(network),
             }
-            Weighing::Together => return self.read_anew(network),
         }
-        self.readings.currents[sensor] = value.map(without_nan);
+        *self.readings.of(sensor).0 = value.map(without_nan);
         if let Some(share) = share {
-            self.move_reading(&share, &old, &value);
+            self.move_reading(&share, &old, value);
         }
     }
 
@@ -415,37 +398,43 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// less and less so. What is not known at all can lead the first steps far away from any grid. Where the last stages lead nowhere, the
     /// widest that has an answer is it: "not known" is then that much narrower.
     fn approach(&mut self) -> Result<Convergence, GridError> {
-        let mut best: Option<(Convergence, Vec<Column<B>>, f64)> = None;
         self.state.clone_from(&self.start);
-        for share in APPROACH {
-            let wide = self.gain.narrow_unknown(self.readings.unknown_variance, share);
-            // Gauss-Newton alone goes slower, but not astray
-            let mut result = self.factorize(true).and_then(|()| self.iterate(false));
-            if result.is_err() && best.is_none() {
+        // Gauss-Newton alone goes slower, but not astray
+        let mut first = self.estimate_narrowed(APPROACH[0], false);
+        if first.is_err() {
+            self.state.clone_from(&self.start);
+            first = self.estimate_narrowed(APPROACH[0], true);
+        }
+        let mut best = match first {
+            Ok(convergence) => (convergence, self.state.clone(), APPROACH[0]),
+            Err(error) => {
+                // leave a state that a later estimate can begin from
                 self.state.clone_from(&self.start);
-                result = self.factorize(true).and_then(|()| self.iterate(true));
+                self.is_factorized = false;
+                return Err(error);
             }
-            self.gain.restore_unknown(&wide);
-            match (result, best.is_some()) {
-                (Ok(convergence), _) => best = Some((convergence, self.state.clone(), share)),
-                (Err(error), false) => {
-                    // leave a state that a later estimate can begin from
-                    self.state.clone_from(&self.start);
-                    self.is_factorized = false;
-                    return Err(error);
-                }
-                (Err(_), true) => break,
+        };
+        for &share in &APPROACH[1..] {
+            match self.estimate_narrowed(share, false) {
+                Ok(convergence) => best = (convergence, self.state.clone(), share),
+                Err(_) => break,
             }
         }
-        let Some((convergence, state, share)) = best else {
-            return self.iterate(true);
-        };
+        let (convergence, state, share) = best;
         self.state = state;
         if share < 1.0 {
-            self.narrowed = self.gain.narrow_unknown(self.readings.unknown_variance, share);
+            self.narrowed = self.gain.scale_unknown(self.readings.unknown_variance, share);
         }
         self.factorize(true)?;
         Ok(convergence)
+    }
+
+    /// An estimate from the present state for which "not known" is a share of what it is.
+    fn estimate_narrowed(&mut self, share: f64, with_exact_factors: bool) -> Result<Convergence, GridError> {
+        let wide = self.gain.scale_unknown(self.readings.unknown_variance, share);
+        let result = self.factorize(true).and_then(|()| self.iterate(with_exact_factors));
+        self.gain.restore_unknown(&wide);
+        result
     }
 
     /// Makes ready for single readings: from here on [`Self::estimate`] touches what a changed reading touches. Costs one

@@ -102,16 +102,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     fn widen_unknown(&mut self) {
         self.settle();
         self.changes.start(false);
-        for position in 0..self.state.len() {
-            let unknown = self.readings.unknown_variance;
-            for variance in &mut self.gain.injection_mut(position).variance {
-                for part in [&mut variance.re, &mut variance.im] {
-                    if *part == unknown {
-                        *part *= WIDER;
-                    }
-                }
-            }
-        }
+        let _ = self.gain.scale_unknown(self.readings.unknown_variance, WIDER);
         for index in self.readings.guesses.clone() {
             for weight in &mut self.readings.voltages[index].magnitude_weight {
                 *weight /= WIDER;

@@ -10,7 +10,7 @@ use super::trust::Sensor;
 use crate::admittance::Admittance;
 use crate::elimination::NONE;
 use crate::error::GridError;
-use crate::model::{BASE_POWER_VA, C64, larger, shunt_admittance};
+use crate::model::{BASE_POWER_VA, C64, base_current_a, larger, shunt_admittance};
 use crate::network::{CurrentAngle, CurrentSensor, Network, PerPhase, PowerSensor, Terminal, VoltageSensor};
 use crate::power_flow::phases_pu;
 
@@ -337,7 +337,7 @@ fn current_base(network: &Network, sensor: &CurrentSensor) -> f64 {
         Terminal::BranchTo(index) => network.branches[index].to,
         _ => 0,
     };
-    BASE_POWER_VA / 3f64.sqrt() / network.nodes[node].u_rated_v
+    base_current_a(network.nodes[node].u_rated_v)
 }
 
 fn has_angle(sensor: &CurrentSensor) -> bool {
@@ -433,6 +433,15 @@ impl<const N: usize> Readings<N> {
         readings.voltage_variances = voltages.iter().map(|single| single.variance).collect();
         readings.current_variances = currents.iter().map(|single| single.variance).collect();
         Ok(readings)
+    }
+
+    /// What is kept of a sensor: its value, its variances, and where it goes.
+    pub(super) fn of(&mut self, sensor: Sensor) -> (&mut [C64; N], [C64; N], Option<Share<N>>) {
+        match sensor {
+            Sensor::Power(at) => (&mut self.powers[at], self.power_variances[at], self.power_shares[at]),
+            Sensor::Voltage(at) => (&mut self.voltage_values[at], self.voltage_variances[at], self.voltage_shares[at]),
+            Sensor::Current(at) => (&mut self.currents[at], self.current_variances[at], self.current_shares[at]),
+        }
     }
 
     /// Weighs a new value of a current sensor: the variances of a phasor's parts depend on the phasor.

@@ -26,7 +26,7 @@ mod waveform;
 use std::collections::HashMap;
 
 use crate::error::GridError;
-use crate::model::{BASE_POWER_VA, C64, to_phases, to_sequences};
+use crate::model::{C64, base_current_a, to_phases, to_sequences};
 use crate::network::{ComponentId, Network};
 use feeder::{Feeder, HEAD};
 use fit::{Fit, Measured, Search, Section, fault_current, faulted_admittance, whitener};
@@ -164,7 +164,7 @@ struct Reading {
 impl Reading {
     fn new(phasors: &Phasors, accuracy: &Accuracy, u_rated_v: f64) -> Self {
         let u_base = u_rated_v / 3f64.sqrt();
-        let i_base = BASE_POWER_VA / (3f64.sqrt() * u_rated_v);
+        let i_base = base_current_a(u_rated_v);
         let (u, i) = (phasors.voltage_v.map(|u| u / u_base), phasors.current_a.map(|i| i / i_base));
         // of the real part, as of the imaginary one: magnitude and angle together
         let sigmas = |x: [C64; 3], limit: f64| {

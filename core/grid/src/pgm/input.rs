@@ -156,6 +156,15 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Voltages in the shape the component has, NaN where missing.
+    pub(super) fn voltages(&self, attribute: &'static str, symmetric: bool) -> Result<PerPhase, GridError> {
+        let value = self.per_phase(attribute, symmetric)?;
+        match value.values().iter().find(|&&u| u < 0.0) {
+            None => Ok(value),
+            Some(&negative) => Err(self.bad(attribute, negative, NOT_NEGATIVE)),
+        }
+    }
+
     /// Standard deviations: above zero, infinite allowed, NaN where missing.
     pub(super) fn sigma_per_phase(&self, attribute: &'static str, symmetric: bool) -> Result<PerPhase, GridError> {
         let value = match (self.cell(attribute), symmetric) {
@@ -537,17 +546,13 @@ fn terminal(row: &Row<'_>, network: &Network) -> Result<Terminal, GridError> {
 }
 
 fn voltage_sensor(row: &Row<'_>, network: &Network, symmetric: bool) -> Result<VoltageSensor, GridError> {
-    let sensor = VoltageSensor {
+    Ok(VoltageSensor {
         id: row.id,
         node: row.node(network, "measured_object")?,
         u_sigma_v: row.sigma("u_sigma")?.unwrap_or(f64::INFINITY),
-        u_v: row.per_phase("u_measured", symmetric)?,
+        u_v: row.voltages("u_measured", symmetric)?,
         angle_rad: row.per_phase("u_angle_measured", symmetric)?,
-    };
-    match sensor.u_v.values().iter().find(|&&u| u < 0.0) {
-        None => Ok(sensor),
-        Some(&negative) => Err(row.bad("u_measured", negative, NOT_NEGATIVE)),
-    }
+    })
 }
 
 fn power_sensor(row: &Row<'_>, network: &Network, symmetric: bool) -> Result<PowerSensor, GridError> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::estimation::{Estimator, Quantity, Residual, Sensor, Trust, Uncertainty};
 use crate::flows::BranchFlow;
-use crate::model::{BASE_POWER_VA, C64};
+use crate::model::{BASE_POWER_VA, C64, base_current_a};
 use crate::network::{BranchKind, Network, Terminal};
 use crate::power_flow::PowerFlow;
 
@@ -64,7 +64,7 @@ fn node_row<const N: usize>(network: &Network, node: usize, voltage: Option<[C64
 
 fn branch_row<const N: usize>(network: &Network, index: usize, energized: bool, flow: &BranchFlow<N>) -> Value {
     let branch = &network.branches[index];
-    let i_base = |node: usize| BASE_POWER_VA / 3f64.sqrt() / network.nodes[node].u_rated_v;
+    let i_base = |node: usize| base_current_a(network.nodes[node].u_rated_v);
     let (i_from, i_to) = (
         flow.i_from_pu.map(|i| i.norm() * i_base(branch.from)),
         flow.i_to_pu.map(|i| i.norm() * i_base(branch.to)),
@@ -135,7 +135,7 @@ fn tables<const N: usize>(network: &Network, solution: &impl Solution<N>) -> Tab
     }
     let mut add = |component: &str, id: i64, node: usize, connected: bool, power: [C64; N]| {
         let voltage = solution.voltage(node).filter(|_| connected);
-        let i_base = BASE_POWER_VA / 3f64.sqrt() / network.nodes[node].u_rated_v;
+        let i_base = base_current_a(network.nodes[node].u_rated_v);
         push(&mut tables, component, appliance_row(id, voltage.is_some(), power, voltage, i_base));
     };
     for (index, source) in network.sources.iter().enumerate() {
@@ -349,7 +349,7 @@ fn part_and_scale<const N: usize>(network: &Network, residual: &Residual) -> (us
                 Terminal::BranchTo(branch) => network.branches[branch].to,
                 _ => 0,
             };
-            let i_base = BASE_POWER_VA / 3f64.sqrt() / network.nodes[node].u_rated_v;
+            let i_base = base_current_a(network.nodes[node].u_rated_v);
             (usize::from(residual.quantity == Quantity::CurrentImaginary), i_base)
         }
         _ => (1, 1.0),

@@ -111,11 +111,7 @@ impl Network {
                 let symmetric = sensor.u_v.values().len() == 1;
                 touched.readings = true;
                 set(&mut sensor.u_sigma_v, row.sigma("u_sigma")?);
-                let u = row.per_phase("u_measured", symmetric)?;
-                if let Some(&negative) = u.values().iter().find(|&&u| u < 0.0) {
-                    return Err(row.bad("u_measured", negative, "give a finite number that is not negative"));
-                }
-                sensor.u_v.update(u);
+                sensor.u_v.update(row.voltages("u_measured", symmetric)?);
                 sensor.angle_rad.update(row.per_phase("u_angle_measured", symmetric)?);
             }
             Reference::PowerSensor(index) => {

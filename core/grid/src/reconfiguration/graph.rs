@@ -5,7 +5,7 @@
 //! out: a proposal must not energise what somebody has switched off.
 
 use crate::error::GridError;
-use crate::model::{BASE_POWER_VA, C64, shunt_admittance, source_admittance, source_voltage, two_port};
+use crate::model::{BASE_POWER_VA, C64, base_current_a, shunt_admittance, source_admittance, source_voltage, two_port};
 use crate::network::{Branch, BranchKind, LoadKind, Network};
 use crate::power_flow::injection;
 use crate::topology::Topology;
@@ -274,7 +274,7 @@ fn rating(network: &Network, branch: &Branch) -> Rating {
     match &branch.kind {
         BranchKind::Line(line) => match line.i_n_a {
             Some(i_n_a) if usable(i_n_a) => {
-                let base_a = BASE_POWER_VA / (3f64.sqrt() * network.nodes[branch.from].u_rated_v);
+                let base_a = base_current_a(network.nodes[branch.from].u_rated_v);
                 Rating::Current(i_n_a / base_a)
             }
             _ => Rating::None,

@@ -25,9 +25,10 @@ mod tests;
 
 use crate::error::GridError;
 use crate::network::Network;
+use crate::random::Random;
 use graph::{Graph, NONE};
 use meshed::{Impedance, Sets, watts};
-use search::{Random, Search};
+use search::Search;
 use tree::{Bounds, Tree};
 
 pub use proposal::{Actor, Change, Operation, Proposal, ProposalState, Reason};
@@ -232,7 +233,7 @@ pub fn reconfigure(network: &Network, switches: &[usize], options: &Options) -> 
     let n_kicks = options
         .n_kicks
         .unwrap_or_else(|| (KICKED_NODES / graph.n_nodes()).clamp(KICKS_USUAL[0], KICKS_USUAL[1]));
-    search.escape(n_kicks, &mut Random(options.seed));
+    search.escape(n_kicks, &mut Random::new(options.seed));
     best = search.state();
     let [d4_6, r_only] = trees.map(|tree| tree.and_then(|closed| configuration(&mut search, &closed, options)));
     let mut reached = configuration(&mut search, &best.closed, options)?;

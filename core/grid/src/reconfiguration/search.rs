@@ -3,6 +3,7 @@
 use super::graph::Graph;
 use super::tree::{Bounds, Exchange, Quality, Tree};
 use crate::error::GridError;
+use crate::random::Random;
 
 /// The search looks no closer than this; what it finds is solved to the tolerance of the options.
 const SEARCH_TOLERANCE_PU: f64 = 1e-8;
@@ -14,20 +15,6 @@ const TRIALS_PER_LOOP: usize = 6;
 const PASSES_MAX: usize = 1_000;
 /// Exchanges of one kick.
 const EXCHANGES_PER_KICK: usize = 3;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same seed, the same kicks.
-#[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
-    }
-}
 
 /// A state to come back to.
 #[derive(Debug, Clone)]
@@ -217,7 +204,7 @@ impl<'a> Search<'a> {
     /// Closes a random open switch and opens a random one of its loop.
     fn kick(&mut self, random: &mut Random) -> bool {
         let ties = self.ties();
-        let Some(&tie) = ties.get(random.below(ties.len())) else {
+        let Some(&tie) = ties.get(random.index(ties.len())) else {
             return false;
         };
         let (a, b, top) = self.tree.meet(self.graph, tie);
@@ -232,7 +219,7 @@ impl<'a> Search<'a> {
                 at = self.tree.parent[at] as usize;
             }
         }
-        match loop_switches.get(random.below(loop_switches.len())) {
+        match loop_switches.get(random.index(loop_switches.len())) {
             Some(&open) => {
                 self.tree.exchange(self.graph, tie, open);
                 true

@@ -2,9 +2,9 @@
 
 use super::check_size;
 use super::graph::Graph;
-use super::search::Random;
 use super::tree::{Bounds, Exchange, Quality, Tree};
 use crate::network::Network;
+use crate::random::Random;
 
 const ALL: Bounds = Bounds {
     voltage_pu: [0.0, 10.0],
@@ -13,8 +13,8 @@ const ALL: Bounds = Bounds {
 
 /// A random tree of 60 nodes with ten ties, 10 kV, loads of about `load_w` each.
 fn feeder(seed: u64, load_w: f64) -> Network {
-    let mut random = Random(seed);
-    let mut part = |n: usize| random.below(n);
+    let mut random = Random::new(seed);
+    let mut part = |n: usize| random.index(n);
     let nodes: Vec<String> = (0..60).map(|id| format!(r#"{{"id":{id},"u_rated":10000}}"#)).collect();
     let mut lines = Vec::new();
     for at in 0..69 {
