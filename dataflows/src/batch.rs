@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use flexmeter_model::TenantId;
 use flexmeter_model::outcome::{
-    AcknowledgementRow, AlertRow, EpochCounts, LatestChange, MeasurementColumns, OutcomeCode, ProfileChange, ProfileRow, RegistrationRow,
-    RejectionRow, TotalChange,
+    AcknowledgementRow, AlertRow, EpochCounts, GridOutcome, LatestChange, MeasurementColumns, OutcomeCode, ProfileChange, ProfileRow,
+    RegistrationRow, RejectionRow, TotalChange,
 };
 
 use crate::grid::GridPart;
@@ -121,4 +121,6 @@ pub(crate) enum Part {
     Total(u64, TotalChange),
     /// With its epoch, too: areas are published when all rounds of the epoch are over.
     Grid(u64, GridPart),
+    /// What outages, reconfigurations and faults say at the end of an epoch.
+    Operations(u64, GridOutcome),
 }

@@ -39,7 +39,7 @@ pub(crate) fn close(parts: StreamVec<'_, u64, Part>, outlet: Outlet) {
         input.for_each_stamp(|time, containers| {
             for part in containers.flat_map(std::mem::take) {
                 let epoch = match (&part, time.least()) {
-                    (Part::Total(epoch, _) | Part::Grid(epoch, _), _) | (_, Some(epoch)) => *epoch,
+                    (Part::Total(epoch, _) | Part::Grid(epoch, _) | Part::Operations(epoch, _), _) | (_, Some(epoch)) => *epoch,
                     (_, None) => continue,
                 };
                 open.entry(epoch).or_default().push(part);
@@ -72,6 +72,7 @@ fn share(epoch: u64, parts: Vec<Part>) -> Share {
             Part::Grid(_, GridPart::Area(area)) => share.grid.areas.push(area),
             Part::Grid(_, GridPart::Gone(tenant, area)) => share.grid.gone.push((tenant, area)),
             Part::Grid(_, GridPart::Switch(row)) => share.grid.switches.push(row),
+            Part::Operations(_, outcome) => share.grid.append(outcome),
         }
     }
     share.partitions = outcomes.into_values().collect();

@@ -369,9 +369,7 @@ impl Closer {
             epoch.epoch = share.epoch;
             epoch.partitions.extend(share.partitions);
             epoch.totals.extend(share.totals);
-            epoch.grid.areas.extend(share.grid.areas);
-            epoch.grid.gone.extend(share.grid.gone);
-            epoch.grid.switches.extend(share.grid.switches);
+            epoch.grid.append(share.grid);
             while let Some(entry) = open.first_entry().filter(|entry| entry.get().0 == self.n_workers) {
                 if self.deliver(in_order(entry.remove().1)).is_err() {
                     return;
@@ -398,11 +396,7 @@ impl Closer {
 fn in_order(mut epoch: ClosedEpoch) -> ClosedEpoch {
     epoch.partitions.sort_unstable_by_key(|outcome| outcome.partition);
     epoch.totals.sort_unstable_by(|a, b| (&a.tenant, a.code).cmp(&(&b.tenant, b.code)));
-    let grid = &mut epoch.grid;
-    grid.areas.sort_unstable_by(|a, b| (&a.tenant, &a.area).cmp(&(&b.tenant, &b.area)));
-    grid.gone.sort_unstable();
-    grid.switches
-        .sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
+    epoch.grid.sort();
     epoch
 }
 

@@ -1,7 +1,7 @@
 //! A device that keeps a ledger: it sends each message until it is acknowledged, and writes down only then.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,15 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the server is now; it moves when it is restarted.
 pub(crate) type Address = Arc<Mutex<SocketAddr>>;
+
+/// What all devices look at, and write to, while they publish.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Once true, every device finishes the message under way and stops.
+    pub(crate) stop: AtomicBool,
+    /// Messages acknowledged so far.
+    pub(crate) n_acknowledged: AtomicUsize,
+}
 
 /// What a device knows when it has stopped: the numbers of its acknowledged messages.
 #[derive(Debug, Default)]
@@ -46,8 +55,8 @@ pub(crate) fn payload(device: &str, number: u64) -> String {
     )
 }
 
-/// Publishes until `stop`, then finishes the message under way, so that in the end every message sent is acknowledged.
-pub(crate) async fn publish(device: String, address: Address, stop: Arc<AtomicBool>) -> Ledger {
+/// Publishes until told to stop, then finishes the message under way, so that in the end every message sent is acknowledged.
+pub(crate) async fn publish(device: String, address: Address, load: Arc<Load>) -> Ledger {
     let mut ledger = Ledger {
         device,
         ..Ledger::default()
@@ -55,7 +64,7 @@ pub(crate) async fn publish(device: String, address: Address, stop: Arc<AtomicBo
     let topic = format!("flexmeter/default/{}/events", ledger.device);
     let mut connection = None;
     for number in 1.. {
-        if stop.load(Ordering::Relaxed) {
+        if load.stop.load(Ordering::Relaxed) {
             break;
         }
         let payload = payload(&ledger.device, number);
@@ -76,6 +85,7 @@ pub(crate) async fn publish(device: String, address: Address, stop: Arc<AtomicBo
             ledger.n_sent_again += u64::from(!again);
             again = true;
         }
+        load.n_acknowledged.fetch_add(1, Ordering::Relaxed);
         if number.is_multiple_of(BROKEN_EVERY) {
             ledger.broken.push(number)
         } else {

@@ -44,6 +44,7 @@ pub mod decode;
 pub mod grid_bundle;
 pub mod ids;
 pub mod message;
+pub mod operator;
 pub mod outcome;
 pub mod quantity;
 pub mod record;

@@ -11,8 +11,10 @@ use crate::quantity::Identifier;
 use crate::time::EventTime;
 
 mod grid;
+mod operations;
 
 pub use grid::{AreaEstimate, GridPhase, GridQuality, GridQuantity, GridStateRow, NodeState, SwitchRow};
+pub use operations::{FaultRow, OutageRow, ReconfigurationRow, ReliabilityRow, RowChange, SwitchCommand, SwitchOperation};
 
 /// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so
 /// consumers may use `(partition, index)` as an array position.
@@ -443,14 +445,61 @@ pub struct GridOutcome {
     pub gone: Vec<(TenantId, Arc<str>)>,
     /// Switches whose row changed.
     pub switches: Vec<SwitchRow>,
+    /// Changes of `outages`.
+    pub outages: Vec<RowChange<OutageRow>>,
+    /// Changes of `reliability`.
+    pub reliability: Vec<RowChange<ReliabilityRow>>,
+    /// Changes of `reconfigurations`.
+    pub reconfigurations: Vec<RowChange<ReconfigurationRow>>,
+    /// Commands to switches that have been given, and those that wait no longer.
+    pub commands: Vec<RowChange<SwitchCommand>>,
+    /// Changes of `faults`.
+    pub faults: Vec<RowChange<FaultRow>>,
 }
 
 impl GridOutcome {
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.areas.is_empty() && self.gone.is_empty() && self.switches.is_empty()
+        self.areas.is_empty()
+            && self.gone.is_empty()
+            && self.switches.is_empty()
+            && self.outages.is_empty()
+            && self.reliability.is_empty()
+            && self.reconfigurations.is_empty()
+            && self.commands.is_empty()
+            && self.faults.is_empty()
     }
+
+    /// Takes over what another part of the same epoch says.
+    pub fn append(&mut self, mut other: Self) {
+        self.areas.append(&mut other.areas);
+        self.gone.append(&mut other.gone);
+        self.switches.append(&mut other.switches);
+        self.outages.append(&mut other.outages);
+        self.reliability.append(&mut other.reliability);
+        self.reconfigurations.append(&mut other.reconfigurations);
+        self.commands.append(&mut other.commands);
+        self.faults.append(&mut other.faults);
+    }
+
+    /// The same epoch looks the same whichever worker was faster.
+    pub fn sort(&mut self) {
+        self.areas.sort_unstable_by(|a, b| (&a.tenant, &a.area).cmp(&(&b.tenant, &b.area)));
+        self.gone.sort_unstable();
+        self.switches
+            .sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
+        sort(&mut self.outages);
+        sort(&mut self.reliability);
+        sort(&mut self.reconfigurations);
+        sort(&mut self.commands);
+        sort(&mut self.faults);
+    }
+}
+
+/// By tenant and key; of one key in the order in which they were said.
+fn sort<R>(changes: &mut [RowChange<R>]) {
+    changes.sort_by(|a, b| (&a.tenant, &a.key).cmp(&(&b.tenant, &b.key)));
 }
 
 /// The outcome of one epoch: complete, and the same on every replay.

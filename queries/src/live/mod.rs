@@ -12,7 +12,7 @@ mod rows;
 mod store;
 mod subscription;
 
-pub use grid::LiveGrid;
+pub use grid::{Keyed, LiveGrid};
 pub use rows::{Activity, DeviceRow, LatestReading, ProfileWindow};
 pub use store::{LiveSnapshot, LiveStore, TenantTotals};
 pub use subscription::{CHANGES_PER_EPOCH_MAX, LiveChanges, LiveEvent, LiveSubscription, SUBSCRIPTION_EPOCHS_MAX};

@@ -217,6 +217,17 @@ impl State {
         for switch in &epoch.grid.switches {
             self.grid(&switch.tenant).switches.insert(switch.branch_id, switch.clone());
         }
+        let grid = &epoch.grid;
+        grid.outages
+            .iter()
+            .for_each(|change| self.grid(&change.tenant).outages.apply(change));
+        grid.reliability
+            .iter()
+            .for_each(|change| self.grid(&change.tenant).reliability.apply(change));
+        grid.reconfigurations
+            .iter()
+            .for_each(|change| self.grid(&change.tenant).reconfigurations.apply(change));
+        grid.faults.iter().for_each(|change| self.grid(&change.tenant).faults.apply(change));
     }
 
     fn grid(&mut self, tenant: &TenantId) -> &mut LiveGrid {
