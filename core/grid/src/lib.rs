@@ -26,6 +26,7 @@ pub mod pgm;
 pub mod power_flow;
 mod random;
 pub mod reconfiguration;
+pub mod simulation;
 pub mod topology;
 
 pub use error::GridError;

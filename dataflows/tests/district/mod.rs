@@ -5,11 +5,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use flexmeter_dataflows::Grid;
-use flexmeter_grid::BASE_POWER_VA;
 use flexmeter_grid::bundle::Bundle;
-use flexmeter_grid::network::{Network, Terminal};
-use flexmeter_grid::pgm::{Dataset, DatasetKind};
-use flexmeter_grid::power_flow::{Options, PowerFlow};
+use flexmeter_grid::network::Terminal;
+use flexmeter_grid::simulation::SimulatedGrid;
 use flexmeter_model::EventTime;
 use serde_json::{Value, json};
 
@@ -35,10 +33,9 @@ pub(crate) const SMALL: Size = Size {
 /// A bundle and what its customers take.
 pub(crate) struct District {
     pub(crate) bundle: Bundle,
-    network: Network,
+    grid: SimulatedGrid,
     /// By load: W and var by phase.
     loads: Vec<[[f64; 3]; 2]>,
-    load_ids: Vec<i64>,
     /// By load: phases of its meter.
     phases: Vec<Vec<usize>>,
     rng: Rng,
@@ -175,9 +172,8 @@ pub(crate) fn district(size: Size, seed: u64) -> District {
     }
     let mut district = District {
         phases,
-        network: bundle.network.clone(),
+        grid: SimulatedGrid::new(bundle.clone()),
         loads: vec![[[0.0; 3]; 2]; t.loads.len()],
-        load_ids: t.loads.iter().map(|load| load["id"].as_i64().unwrap()).collect(),
         bundle,
         rng: Rng::new(seed),
     };
@@ -212,56 +208,29 @@ impl District {
             .iter()
             .find(|switch| switch.hardware_id == hardware_id)
             .unwrap();
-        let closed = !self.network.branches()[switch.branch].is_closed();
-        self.network.set_closed(switch.branch, closed);
+        let branch = &self.grid.network().branches()[switch.branch];
+        let (id, closed) = (branch.id, !branch.is_closed());
+        self.grid.operate(id, closed);
         closed
     }
 
     /// What all meters with supply say at a moment, with the errors of their class.
     pub(crate) fn messages(&mut self, time: i64) -> Vec<Logged> {
-        let rows: Vec<Value> = self
-            .load_ids
-            .iter()
-            .zip(&self.loads)
-            .map(|(id, [p, q])| json!({"id": id, "p_specified": p, "q_specified": q}))
-            .collect();
-        let update = json!({"type": "update", "data": {"asym_load": rows}}).to_string();
-        let mut network = self.network.clone();
-        network
-            .update(&Dataset::from_json(&update, DatasetKind::Update).unwrap(), 0)
-            .unwrap();
-        let mut flow = PowerFlow::<3>::new(&network).unwrap();
-        let options = Options {
-            tolerance_pu: 1e-10,
-            ..Options::default()
-        };
-        flow.solve(&options).unwrap();
-        let base_va = BASE_POWER_VA / 3.0;
+        for (load, &[p_w, q_var]) in self.loads.iter().enumerate() {
+            self.grid.set_load(load, p_w, q_var);
+        }
+        self.grid.solve().unwrap();
         let meters = self.bundle.meters.clone();
         let mut messages = Vec::new();
-        for meter in &meters {
-            let Some(u) = flow.voltage_pu(meter.node) else { continue };
-            let base_v = network.nodes()[meter.node].u_rated_v / 3f64.sqrt();
-            let s: [[f64; 3]; 2] = match meter.terminal {
-                Terminal::Appliance(load) => self.loads[load],
-                terminal => {
-                    // out of the branch is into the area
-                    let sign = if matches!(terminal, Terminal::BranchTo(_)) {
-                        -base_va
-                    } else {
-                        base_va
-                    };
-                    let into = flow.terminal_pu(&network, terminal).map(|s| s * sign);
-                    [into.map(|s| s.re), into.map(|s| s.im)]
-                }
-            };
+        for (index, meter) in meters.iter().enumerate() {
+            let Some(truth) = self.grid.reading(index) else { continue };
             let mut measurements = serde_json::Map::new();
             for &k in &meter.phases {
                 let line = k + 1;
-                let u_v = u[k].norm() * base_v * (1.0 + meter.accuracy_v * normal(&mut self.rng));
+                let u_v = truth.u_v[k] * (1.0 + meter.accuracy_v * normal(&mut self.rng));
                 measurements.insert(format!("electricity.voltage.rms.l{line}"), json!(u_v));
-                let sigma = meter.accuracy_p * s[0][k].hypot(s[1][k]);
-                for (name, value) in [("active", s[0][k]), ("reactive", s[1][k])] {
+                let sigma = meter.accuracy_p * truth.p_w[k].hypot(truth.q_var[k]);
+                for (name, value) in [("active", truth.p_w[k]), ("reactive", truth.q_var[k])] {
                     let value = (value + sigma * normal(&mut self.rng)) / 1e3;
                     let way = if value < 0.0 { "injected" } else { "consumed" };
                     measurements.insert(format!("electricity.power.{name}.{way}.l{line}"), json!(value.abs()));
