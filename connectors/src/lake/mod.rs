@@ -30,10 +30,10 @@ use std::sync::Arc;
 
 use deltalake::datafusion::execution::SessionState;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
-use flexmeter_model::TenantId;
 use flexmeter_model::outcome::ClosedEpoch;
+use flexmeter_model::{EventTime, TenantId};
 use flexmeter_tables::dictionary::Vocabulary;
-use flexmeter_tables::{acknowledgements, alerts, load_profile, measurements, rejections};
+use flexmeter_tables::{acknowledgements, alerts, grid, load_profile, measurements, rejections};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub use config::{LakeConfig, VACUUM_RETENTION_HOURS_MIN};
@@ -68,6 +68,10 @@ struct Filling {
     /// Encoded rows on their way into the tail. They wait here and not in the future of `push`: a caller that gives up waiting must not
     /// take rows with it, because the rows after them would still be committed.
     waiting: VecDeque<EncodedRows>,
+    /// Log time of the newest record of any partition.
+    log_time: EventTime,
+    /// Position of the grid's rows of the last epoch.
+    grid_position: u64,
     vocabulary: Vocabulary,
     tenants: HashMap<TenantId, TenantRows>,
     session: Arc<SessionState>,
@@ -84,6 +88,8 @@ impl Lake {
         let shared = Arc::new(Shared::new(config));
         let mut filling = Filling {
             waiting: VecDeque::new(),
+            log_time: EventTime::default(),
+            grid_position: 0,
             vocabulary: Vocabulary::new(),
             tenants: HashMap::new(),
             session: Arc::new(reading_session()),
@@ -118,10 +124,16 @@ impl Lake {
                 for outcome in &epoch.partitions {
                     rows.learn(outcome.partition).await?;
                 }
+                rows.learn_grid().await?;
             }
         }
         // from here on the lanes count these rows as taken: a failure must stop the lake, not lose them
-        match rows::encode(&epoch, &mut filling.tenants) {
+        for outcome in &epoch.partitions {
+            filling.log_time = filling.log_time.max(outcome.log_time);
+        }
+        let log_time = u64::try_from(filling.log_time.micros()).unwrap_or(0);
+        filling.grid_position = log_time.max(filling.grid_position + 1);
+        match rows::encode(&epoch, filling.grid_position, &mut filling.tenants) {
             Ok(encoded) => filling.waiting.extend(encoded),
             Err(error) => return Err(self.stopped_by(error)),
         }
@@ -251,6 +263,8 @@ impl Filling {
             acknowledgements: open(&acknowledgements::TABLE).await?,
             rejections: open(&rejections::TABLE).await?,
             load_profile: open(&load_profile::TABLE).await?,
+            grid_state: open(&grid::STATE).await?,
+            grid_quality: open(&grid::QUALITY).await?,
         };
         self.tenants.insert(tenant.clone(), TenantRows::new(&tables, &self.vocabulary));
         shared.tenants.write().insert(tenant.clone(), tables);

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use flexmeter_model::outcome::{ClosedEpoch, PartitionOutcome};
+use flexmeter_model::outcome::{AreaEstimate, ClosedEpoch, PartitionOutcome};
 use flexmeter_model::{EventTime, TenantId};
 use flexmeter_tables::acknowledgements::AcknowledgementEncoder;
 use flexmeter_tables::alerts::AlertEncoder;
 use flexmeter_tables::dictionary::Vocabulary;
+use flexmeter_tables::grid_history::{QualityEncoder, StateEncoder};
 use flexmeter_tables::load_profile::ProfileEncoder;
 use flexmeter_tables::measurements::MeasurementEncoder;
 use flexmeter_tables::rejections::RejectionEncoder;
@@ -19,6 +20,11 @@ use super::table::LakeTable;
 
 /// Encoders kept between epochs for one table; late data of more days than this make new ones each time.
 const ENCODERS_KEPT: usize = 4;
+/// The past of an area's estimates is kept by the minute of event time.
+const GRID_STEP_US: i64 = 60 * 1_000_000;
+/// Where the grid's rows stand in the log: they are of no partition. Their position is log time, µs, which a replay repeats; an epoch
+/// that ends where the one before it did counts as a microsecond later.
+const GRID_PARTITION: u32 = u32::MAX;
 
 /// The tables of one tenant, and how far each has been filled.
 #[derive(Debug)]
@@ -28,6 +34,10 @@ pub(super) struct TenantRows {
     acknowledgements: Lane<AcknowledgementEncoder>,
     rejections: Lane<RejectionEncoder>,
     load_profile: Lane<ProfileEncoder>,
+    grid_state: Lane<StateEncoder>,
+    grid_quality: Lane<QualityEncoder>,
+    /// The newest estimate of each area: it is history once there is one of a later minute.
+    newest: BTreeMap<Arc<str>, Arc<AreaEstimate>>,
 }
 
 /// The tables of one tenant.
@@ -38,16 +48,20 @@ pub(super) struct TenantTables {
     pub(super) acknowledgements: Arc<LakeTable>,
     pub(super) rejections: Arc<LakeTable>,
     pub(super) load_profile: Arc<LakeTable>,
+    pub(super) grid_state: Arc<LakeTable>,
+    pub(super) grid_quality: Arc<LakeTable>,
 }
 
 impl TenantTables {
-    pub(super) fn all(&self) -> [&Arc<LakeTable>; 5] {
+    pub(super) fn all(&self) -> [&Arc<LakeTable>; 7] {
         [
             &self.measurements,
             &self.alerts,
             &self.acknowledgements,
             &self.rejections,
             &self.load_profile,
+            &self.grid_state,
+            &self.grid_quality,
         ]
     }
 }
@@ -70,6 +84,9 @@ impl TenantRows {
             acknowledgements: Lane::new(&tables.acknowledgements, AcknowledgementEncoder::default),
             rejections: Lane::new(&tables.rejections, RejectionEncoder::default),
             load_profile: Lane::new(&tables.load_profile, move || ProfileEncoder::new(&load_profile)),
+            grid_state: Lane::new(&tables.grid_state, StateEncoder::default),
+            grid_quality: Lane::new(&tables.grid_quality, QualityEncoder::default),
+            newest: BTreeMap::new(),
         }
     }
 
@@ -80,6 +97,29 @@ impl TenantRows {
         self.acknowledgements.learn(partition).await?;
         self.rejections.learn(partition).await?;
         self.load_profile.learn(partition).await
+    }
+
+    /// Learns up to which log time the tables hold the grid's rows.
+    pub(super) async fn learn_grid(&mut self) -> Result<(), LakeError> {
+        self.grid_state.learn(GRID_PARTITION).await?;
+        self.grid_quality.learn(GRID_PARTITION).await
+    }
+
+    /// Takes an estimate; the one before it goes to the past if it is of an earlier minute.
+    fn estimated(&mut self, position: u64, estimate: &Arc<AreaEstimate>) {
+        let minute = |estimate: &AreaEstimate| estimate.event_time.micros().div_euclid(GRID_STEP_US);
+        let before = self.newest.insert(estimate.area.clone(), estimate.clone());
+        let past = before.filter(|before| before.event_time.micros() > 0 && minute(before) < minute(estimate));
+        past.into_iter().for_each(|past| self.keep(position, &past));
+    }
+
+    fn keep(&mut self, position: u64, estimate: &Arc<AreaEstimate>) {
+        if let Some(encoder) = self.grid_state.encoder(position, estimate.event_time) {
+            encoder.push(estimate);
+        }
+        if let Some(encoder) = self.grid_quality.encoder(position, estimate.event_time) {
+            encoder.push(estimate);
+        }
     }
 
     fn begin(&mut self, partition: u32) {
@@ -104,6 +144,8 @@ impl TenantRows {
         out.extend(self.acknowledgements.finish()?);
         out.extend(self.rejections.finish()?);
         out.extend(self.load_profile.finish()?);
+        out.extend(self.grid_state.finish()?);
+        out.extend(self.grid_quality.finish()?);
         Ok(())
     }
 }
@@ -226,11 +268,17 @@ pub(super) fn tenants(epoch: &ClosedEpoch) -> Vec<TenantId> {
         outcome.rejections.iter().for_each(|row| note(&row.tenant));
         outcome.profile_rows.iter().for_each(|row| note(&row.device.tenant));
     }
+    epoch.grid.areas.iter().for_each(|area| note(&area.tenant));
+    epoch.grid.gone.iter().for_each(|(tenant, _)| note(tenant));
     found
 }
 
-/// Encodes an epoch. Each tenant with rows in it must be in `tenants`.
-pub(super) fn encode(epoch: &ClosedEpoch, tenants: &mut HashMap<TenantId, TenantRows>) -> Result<Vec<EncodedRows>, LakeError> {
+/// Encodes an epoch; `grid_position` is that of the grid's rows. Each tenant with rows in it must be in `tenants`.
+pub(super) fn encode(
+    epoch: &ClosedEpoch,
+    grid_position: u64,
+    tenants: &mut HashMap<TenantId, TenantRows>,
+) -> Result<Vec<EncodedRows>, LakeError> {
     for outcome in &epoch.partitions {
         tenants.values_mut().for_each(|rows| rows.begin(outcome.partition));
         encode_partition(outcome, tenants);
@@ -238,11 +286,38 @@ pub(super) fn encode(epoch: &ClosedEpoch, tenants: &mut HashMap<TenantId, Tenant
             .values_mut()
             .for_each(|rows| rows.end(outcome.partition, outcome.end_offset));
     }
+    encode_grid(epoch, grid_position, tenants);
     let mut encoded = Vec::new();
     for rows in tenants.values_mut() {
         rows.finish(&mut encoded)?;
     }
     Ok(encoded)
+}
+
+fn encode_grid(epoch: &ClosedEpoch, position: u64, tenants: &mut HashMap<TenantId, TenantRows>) {
+    if epoch.grid.areas.is_empty() && epoch.grid.gone.is_empty() {
+        return;
+    }
+    for rows in tenants.values_mut() {
+        rows.grid_state.begin(GRID_PARTITION);
+        rows.grid_quality.begin(GRID_PARTITION);
+    }
+    for (tenant, area) in &epoch.grid.gone {
+        if let Some(rows) = tenants.get_mut(tenant)
+            && let Some(last) = rows.newest.remove(area)
+        {
+            rows.keep(position, &last);
+        }
+    }
+    for estimate in &epoch.grid.areas {
+        if let Some(rows) = tenants.get_mut(&estimate.tenant) {
+            rows.estimated(position, estimate);
+        }
+    }
+    for rows in tenants.values_mut() {
+        rows.grid_state.end(GRID_PARTITION, position + 1);
+        rows.grid_quality.end(GRID_PARTITION, position + 1);
+    }
 }
 
 fn encode_partition(outcome: &PartitionOutcome, tenants: &mut HashMap<TenantId, TenantRows>) {

@@ -1,5 +1,5 @@
 //! The grid's tables: what is estimated (`grid_state`, `grid_quality`), where the switches stand (`switches`), and the bundle itself
-//! (`areas`, `nodes`, `branches`, `meters`). They live in memory only; their rows are made by the counter.
+//! (`areas`, `nodes`, `branches`, `meters`). Their newest rows are made by the counter; [`crate::grid_history`] encodes the past of estimates.
 
 use crate::definition::{ColumnDef, ColumnType, TableDef, TableKind};
 
@@ -13,8 +13,8 @@ const FEEDER: ColumnDef = ColumnDef::nullable(
 /// The estimated state.
 pub const STATE: TableDef = TableDef {
     name: "grid_state",
-    kind: TableKind::Live,
-    comment: "The estimated state of every node and how sure it is, newest only; a node without supply has 0 everywhere",
+    kind: TableKind::LiveAndHistory,
+    comment: "The estimated state of every node and how sure it is: the newest of each area, and of the past the last one of every minute; a node without supply has 0 everywhere",
     columns: &[
         AREA,
         ColumnDef::new("node_id", ColumnType::Long, "node, its id in network.json"),
@@ -42,8 +42,8 @@ pub const STATE: TableDef = TableDef {
 /// How far estimates can be trusted.
 pub const QUALITY: TableDef = TableDef {
     name: "grid_quality",
-    kind: TableKind::Live,
-    comment: "How far the estimate of each area can be trusted, newest only",
+    kind: TableKind::LiveAndHistory,
+    comment: "How far the estimate of each area can be trusted: the newest, and of the past the last one of every minute",
     columns: &[
         AREA,
         ColumnDef::new("level", ColumnType::Int, "depth of the area: 1 for a top one"),

@@ -12,6 +12,7 @@ pub mod definition;
 pub mod dictionary;
 pub mod encoder;
 pub mod grid;
+pub mod grid_history;
 pub mod latest;
 pub mod load_profile;
 pub mod measurements;

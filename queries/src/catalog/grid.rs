@@ -19,6 +19,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use flexmeter_model::EventTime;
 use flexmeter_model::outcome::{AreaEstimate, GridStateRow};
+use flexmeter_tables::grid_history::suspects_json;
 use flexmeter_tables::{TableDef, grid};
 
 use super::conform::planning_schema;
@@ -92,9 +93,7 @@ fn position(closed: bool) -> &'static str {
 
 fn quality(grid: &LiveGrid) -> Vec<ArrayRef> {
     let areas = || grid.areas().values().map(|area| (area, &area.quality));
-    let suspects: Vec<String> = areas()
-        .map(|(_, quality)| serde_json::Value::from(quality.suspects.clone()).to_string())
-        .collect();
+    let suspects: Vec<String> = areas().map(|(_, quality)| suspects_json(&quality.suspects)).collect();
     vec![
         words(areas().map(|(area, _)| &*area.area)),
         ints(areas().map(|(_, quality)| quality.level)),

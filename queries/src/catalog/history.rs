@@ -96,6 +96,40 @@ impl TableProvider for HistoryTable {
     }
 }
 
+/// Rows in memory and those that have become history: each is in one of the two.
+#[derive(Debug)]
+pub(super) struct LiveAndPast {
+    pub(super) live: Arc<dyn TableProvider>,
+    pub(super) past: HistoryTable,
+}
+
+#[async_trait]
+impl TableProvider for LiveAndPast {
+    fn schema(&self) -> SchemaRef {
+        self.past.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let past = self.past.scan(state, projection, filters, limit).await?;
+        let live = self.live.scan(state, projection, filters, limit).await?;
+        UnionExec::try_new(vec![past, live])
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+}
+
 /// The tail's batches, cut to the columns a query reads and cast only when it runs.
 #[derive(Debug)]
 struct Tail {

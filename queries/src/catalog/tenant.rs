@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::grid;
-use super::history::HistoryTable;
+use super::history::{HistoryTable, LiveAndPast};
 use super::latest::LatestTable;
 use super::profile;
 use super::{HistorySource, HistoryView};
@@ -47,7 +47,11 @@ impl TenantSchema {
             TableKind::Live if table.name == "latest" => Some(Arc::new(LatestTable::new(self.live.clone()))),
             TableKind::LiveAndHistory if table.name == profile::NAME => Some(profile::merged(self.live.clone(), self.view(table))?),
             // A table whose definition has come before its view has no provider there either.
-            TableKind::Live | TableKind::LiveAndHistory | TableKind::Reference => grid::provider(table, self.live.grid())?,
+            TableKind::Live | TableKind::Reference => grid::provider(table, self.live.grid())?,
+            TableKind::LiveAndHistory => grid::provider(table, self.live.grid())?.map(|live| {
+                let past = HistoryTable::new(table.columns, self.view(table));
+                Arc::new(LiveAndPast { live, past }) as Arc<dyn TableProvider>
+            }),
         })
     }
 }
