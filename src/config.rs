@@ -267,6 +267,48 @@ pub(crate) struct GridSection {
     pub(crate) bundle: Option<PathBuf>,
     /// Folders of further tenants' bundles, by tenant.
     pub(crate) bundles: BTreeMap<String, PathBuf>,
+    /// When another position of the switches is proposed, and what becomes of a proposal.
+    pub(crate) reconfiguration: ReconfigurationSection,
+}
+
+/// `[grid.reconfiguration]`: all times are log time.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ReconfigurationSection {
+    /// Tenants whose proposals are carried out without an operator.
+    pub(crate) automatic: Vec<String>,
+    /// Least saving that is worth a proposal, kW.
+    pub(crate) saving_min_kw: f64,
+    /// Seconds for which the saving has to stay above.
+    pub(crate) dwell_s: u64,
+    /// How often something better is looked for, in seconds.
+    pub(crate) check_s: u64,
+    /// Seconds for which a proposal waits for a decision.
+    pub(crate) expires_s: u64,
+    /// Seconds a switch may take to confirm a command.
+    pub(crate) confirmation_s: u64,
+    /// Seconds without a new proposal after one was rejected, has expired or has failed.
+    pub(crate) pause_s: u64,
+    /// Lowest voltage allowed after a plan, per unit of rated.
+    pub(crate) voltage_min_pu: f64,
+    /// Highest voltage allowed.
+    pub(crate) voltage_max_pu: f64,
+}
+
+impl Default for ReconfigurationSection {
+    fn default() -> Self {
+        Self {
+            automatic: Vec::new(),
+            saving_min_kw: 1.0,
+            dwell_s: 300,
+            check_s: 60,
+            expires_s: 3600,
+            confirmation_s: 120,
+            pause_s: 3600,
+            voltage_min_pu: 0.9,
+            voltage_max_pu: 1.1,
+        }
+    }
 }
 
 /// Values given as flags; they win over file and environment.

@@ -1,8 +1,15 @@
-//! `flexmeter demo`: a simulated district on embedded parts. Meters publish over real MQTT, SQL answers over real Flight SQL; with
-//! `--check` the demo compares what was acknowledged with what SQL returns and exits with 1 if a single row differs.
+//! `flexmeter demo`: a simulated district of three levels on embedded parts. Meters publish over real MQTT, SQL answers over real Flight
+//! SQL. A fuse blows and is replaced; the open switch of a ring is in the wrong place and, once an operator has accepted the proposal,
+//! moves. With `--check` the demo compares what was acknowledged with what SQL returns, and what the engine says of the grid with the
+//! truth of the simulation; it exits with 1 if anything differs.
 
 mod check;
+mod grid;
+mod grid_check;
+mod operator;
+mod plan;
 mod screen;
+mod switchgear;
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -22,11 +29,23 @@ use parking_lot::Mutex;
 use crate::config::{Config, Overrides};
 use crate::up::{Platform, Roles};
 
+use grid::DemoGrid;
+use operator::Operator;
+use plan::Plan;
+use switchgear::Command;
+
 /// Simulated time before the start that the meters deliver in one go, as after an outage of the head end.
 const BACKLOG: Duration = Duration::from_secs(2 * 3600);
 /// Simulated time between two readings of a meter in the backlog, and in live operation.
 const BACKLOG_STEP: Duration = Duration::from_secs(60);
 const LIVE_STEP: Duration = Duration::from_secs(2);
+/// Steps of live operation after which a fuse blows, and is replaced.
+const FUSE_BLOWS: u32 = 2;
+const FUSE_REPLACED: u32 = 7;
+/// Seconds that a check takes: the staged events and what follows from them.
+const CHECK_S: u64 = 30;
+/// Commands that may wait for the next step of the simulation.
+const COMMANDS_WAITING_MAX: usize = 64;
 /// MQTT connections the meters share.
 const CONNECTIONS: usize = 50;
 /// Messages that may wait for their acknowledgement.
@@ -38,10 +57,10 @@ pub(crate) struct DemoArgs {
     /// Folder for the demo's data; kept. Without it a temporary one, removed at the end.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Stop after this many seconds; without it at Ctrl-C (with --check: 10).
+    /// Stop after this many seconds; without it at Ctrl-C (with --check: 30).
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// Headless: compare everything acknowledged with what SQL returns, print a table, exit 0 or 1.
+    /// Headless: compare everything acknowledged with what SQL returns and the grid's state with the truth, print a table, exit 0 or 1.
     #[arg(long)]
     check: bool,
     /// Number of meters.
@@ -78,11 +97,21 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     }
     let mut config = Config::load(None, &overrides)?;
     config.lake.commit_s = config.lake.commit_s.min(2);
+    let district = District::new(DistrictConfig {
+        n_meters: args.meters,
+        seed: args.seed,
+        ..DistrictConfig::default()
+    });
+    let plan = Plan::new(district.meters());
+    let bundle = data_dir.join("demo-grid");
+    plan.write(&bundle)?;
+    config.grid.bundle = Some(bundle);
+    let grid = DemoGrid::new(&plan, args.meters as usize)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let password = password(&mut config)?;
         let platform = Platform::start(config, Roles::ALL).await?;
-        let outcome = show(args, &platform, &password).await;
+        let outcome = show(args, &platform, &password, district, grid).await;
         platform.stop().await;
         if args.data_dir.is_some() {
             eprintln!("the demo's data is kept in {}", data_dir.display());
@@ -118,7 +147,7 @@ fn password(config: &mut Config) -> anyhow::Result<String> {
     Ok(password)
 }
 
-async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::Result<ExitCode> {
+async fn show(args: &DemoArgs, platform: &Platform, password: &str, district: District, grid: DemoGrid) -> anyhow::Result<ExitCode> {
     let (mqtt, rest, flight) = (
         platform.mqtt.context("no MQTT address")?,
         platform.rest.context("no REST address")?,
@@ -140,7 +169,7 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::R
         failed: 0,
     }));
 
-    let seconds = args.seconds.or(args.check.then_some(10));
+    let seconds = args.seconds.or(args.check.then_some(CHECK_S));
     let stop = async {
         match seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -149,15 +178,29 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::R
             }
         }
     };
-    let mut simulation = Simulation::new(args, publisher, Arc::clone(&ledger))?;
+    let (done, commands) = tokio::sync::mpsc::channel(COMMANDS_WAITING_MAX);
+    let operator = Operator::new(rest, password);
+    let mut simulation = Simulation {
+        district,
+        grid,
+        commands,
+        publisher,
+        ledger: Arc::clone(&ledger),
+        outstanding: Arc::new(tokio::sync::Semaphore::new(OUTSTANDING_MAX)),
+        unsent: Default::default(),
+    };
     tokio::select! {
         ended = simulation.run() => ended?,
         () = screen.refresh(&ledger) => {}
+        () = switchgear::obey(mqtt, password, done) => {}
+        () = operator.work() => {}
         () = stop => {}
     }
     simulation.finish().await?;
     if args.check {
-        return check::check(&ledger, flight, password).await;
+        let rows = check::check(&ledger, flight, password).await?;
+        let grid = grid_check::check(&simulation.grid, flight, password).await?;
+        return Ok(if rows && grid { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     screen.farewell(&ledger).await?;
     Ok(ExitCode::SUCCESS)
@@ -166,6 +209,9 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str) -> anyhow::R
 /// The meters: first the backlog, then live.
 struct Simulation {
     district: District,
+    grid: DemoGrid,
+    /// Commands whose switches have moved.
+    commands: tokio::sync::mpsc::Receiver<Command>,
     publisher: Arc<Publisher>,
     ledger: Arc<Mutex<Ledger>>,
     outstanding: Arc<tokio::sync::Semaphore>,
@@ -173,44 +219,44 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(args: &DemoArgs, publisher: Arc<Publisher>, ledger: Arc<Mutex<Ledger>>) -> anyhow::Result<Self> {
-        let district = District::new(DistrictConfig {
-            n_meters: args.meters,
-            seed: args.seed,
-            ..DistrictConfig::default()
-        });
-        Ok(Self {
-            district,
-            publisher,
-            ledger,
-            outstanding: Arc::new(tokio::sync::Semaphore::new(OUTSTANDING_MAX)),
-            unsent: Default::default(),
-        })
-    }
-
     async fn run(&mut self) -> anyhow::Result<()> {
         let start = now_us()?;
         let mut at = start - i64::try_from(BACKLOG.as_micros())?;
         while at < start {
-            self.unsent
-                .extend(self.district.measure(EventTime::from_micros(at), BACKLOG_STEP.as_secs_f64()));
+            let messages = self
+                .grid
+                .measure(&mut self.district, EventTime::from_micros(at), BACKLOG_STEP.as_secs_f64())?;
+            self.unsent.extend(messages);
             self.send_all().await?;
             at += i64::try_from(BACKLOG_STEP.as_micros())?;
         }
         let mut ticks = tokio::time::interval(LIVE_STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for step in 0.. {
             ticks.tick().await;
-            let messages = self.district.measure(EventTime::from_micros(now_us()?), LIVE_STEP.as_secs_f64());
+            let at = EventTime::from_micros(now_us()?);
+            let events = match step {
+                FUSE_BLOWS => self.grid.blow_fuse(&mut self.district, at)?,
+                FUSE_REPLACED => self.grid.replace_fuse(at)?,
+                _ => Vec::new(),
+            };
+            self.unsent.extend(events);
+            let messages = self.grid.measure(&mut self.district, at, LIVE_STEP.as_secs_f64())?;
             // spread over the step, as meters are in the field
             let pause = LIVE_STEP.mul_f64(0.8) / u32::try_from(messages.len().max(1))?;
             let begun = Instant::now();
             for (i, message) in (0..).zip(messages) {
                 self.unsent.push_back(message);
                 tokio::time::sleep_until((begun + pause * i).into()).await;
+                while let Ok(command) = self.commands.try_recv() {
+                    let at = EventTime::from_micros(now_us()?);
+                    let said = self.grid.operate(&command.hardware_id, command.close, &command.id, at)?;
+                    self.unsent.extend(said);
+                }
                 self.send_all().await?;
             }
         }
+        Ok(())
     }
 
     /// Sends what is still held back, and waits for every acknowledgement.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray as _;
+use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::Int64Type;
 use flexmeter_queries::flight::client::Client;
 use parking_lot::Mutex;
@@ -41,7 +41,9 @@ impl Screen {
         sql(
             "SELECT window_start, sum(mean) AS kw FROM load_profile_15m WHERE identifier LIKE 'electricity.power.active.consumed.l%' GROUP BY 1 ORDER BY 1",
         );
-        println!("  curl -u admin:{password} http://{rest}/api/v1/devices/DEMO-001-001/latest\n");
+        sql("SELECT outage_id, device, n_customers, confidence, opened_at, closed_at FROM outages");
+        println!("  curl -u admin:{password} http://{rest}/api/v1/devices/DEMO-001-001/latest");
+        println!("  curl -u admin:{password} http://{rest}/api/v1/reconfigurations\n");
     }
 
     /// Refreshes the summary until it is dropped.
@@ -77,8 +79,9 @@ impl Screen {
         let rate = (acknowledged - before.1) as f64 / now.duration_since(before.0).as_secs_f64();
         *before = (now, acknowledged);
         let (rows, rejections) = self.rows().await.unwrap_or_default();
+        let grid = self.grid().await.unwrap_or_else(|error| error.to_string());
         format!(
-            "  running {:.0} s   {:>7.0} messages/s acknowledged, {} in all\n  sent: {} good, {} partly good, {} broken, {} repeats\n  rows: {} measurements, {} rejections\n  publish → acknowledged (on disk): p50 {p50:.1} ms, p99 {p99:.1} ms\n",
+            "  running {:.0} s   {:>7.0} messages/s acknowledged, {} in all\n  sent: {} good, {} partly good, {} broken, {} repeats\n  rows: {} measurements, {} rejections\n  publish → acknowledged (on disk): p50 {p50:.1} ms, p99 {p99:.1} ms\n  grid: {grid}\n",
             started.elapsed().as_secs_f64(),
             rate,
             thousands(acknowledged),
@@ -102,6 +105,25 @@ impl Screen {
             }
         }
         Ok((0, 0))
+    }
+
+    /// The grid in a line: its voltages, the newest outage, the newest reconfiguration.
+    async fn grid(&self) -> anyhow::Result<String> {
+        let mut client = Client::connect(&format!("http://{}", self.flight), crate::secrets::ADMIN, &self.password).await?;
+        let sql = "SELECT (SELECT concat(round(min(value), 1), ' to ', round(max(value), 1), ' V') FROM grid_state
+                JOIN nodes USING (node_id) WHERE quantity = 'voltage_v' AND u_rated_v < 1000 AND value > 0
+                AND event_time > now() - INTERVAL '10 seconds'),
+            (SELECT concat('outage at ', device, ', ', n_customers, ' customers, ', coalesce(closed_because, 'open'))
+                FROM outages ORDER BY reported_at DESC LIMIT 1),
+            (SELECT concat('reconfiguration ', state, ', ', round(loss_before_w / 1000, 1), ' -> ', round(loss_after_w / 1000, 1), ' kW')
+                FROM reconfigurations ORDER BY proposed_at DESC LIMIT 1)";
+        let batches = client.query(sql).await?.batches;
+        let Some(batch) = batches.iter().find(|batch| batch.num_rows() == 1) else {
+            return Ok(String::new());
+        };
+        let cells = batch.columns().iter().filter(|column| column.is_valid(0));
+        let texts: Result<Vec<String>, _> = cells.map(|column| arrow::util::display::array_value_to_string(column, 0)).collect();
+        Ok(texts?.join("; "))
     }
 
     /// The last word.

@@ -2,6 +2,7 @@
 
 use flexmeter_model::{EventTime, Identifier};
 
+use super::meter::{Electrical, Instrument, push};
 use super::random::Random;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -24,7 +25,8 @@ pub(crate) struct Household {
     pub(crate) hardware_id: String,
     /// The meter's own offset within a step, so that not all meters speak at once.
     pub(crate) offset_us: i64,
-    phases: Vec<char>,
+    /// 0, 1, 2 for the grid's phases a, b, c.
+    pub(crate) phases: Vec<usize>,
     level_kw: f64,
     solar_kwp: f64,
     tan_phi: f64,
@@ -38,9 +40,9 @@ pub(crate) struct Household {
 impl Household {
     pub(crate) fn new(index: u32, random: &mut Random) -> Self {
         let phases = if random.unit() < THREE_PHASE {
-            vec!['1', '2', '3']
+            vec![0, 1, 2]
         } else {
-            vec![['1', '2', '3'][random.below(3) as usize]]
+            vec![random.below(3) as usize]
         };
         let cos_phi = 0.90 + 0.09 * random.unit();
         Self {
@@ -79,6 +81,20 @@ impl Household {
         }
         let sun = (std::f64::consts::PI * (hour - 6.0) / 12.0).sin().max(0.0);
         self.solar_kw = self.solar_kwp * sun * (0.7 + 0.2 * random.unit());
+    }
+
+    /// What it takes, W and var by phase.
+    pub(crate) fn load(&self) -> [[f64; 3]; 2] {
+        let share_w = self.power_kw() * 1e3 / self.phases.len() as f64;
+        let mut load = [[0.0; 3]; 2];
+        for &k in &self.phases {
+            (load[0][k], load[1][k]) = (share_w, share_w.abs() * self.tan_phi);
+        }
+        load
+    }
+
+    /// The registers count what was taken in a step.
+    pub(crate) fn count(&mut self, step_s: f64) {
         let energy_kwh = self.power_kw() * step_s / 3_600.0;
         if energy_kwh >= 0.0 {
             self.consumed_kwh += energy_kwh;
@@ -87,29 +103,14 @@ impl Household {
         }
     }
 
-    /// What the meter reads, rounded as meters round: 0.1 W, 0.1 var, 10 mV, 1 Wh.
-    pub(crate) fn readings(&self, sag: f64, random: &mut Random) -> Vec<(Identifier, f64)> {
-        let share_kw = self.power_kw() / self.phases.len() as f64;
-        let mut readings = Vec::with_capacity(3 * self.phases.len() + 2);
-        let mut push = |name: String, value: f64, decimals: i32| {
-            let scale = 10_f64.powi(decimals);
-            if let Some(identifier) = Identifier::from_name(name.as_bytes()) {
-                readings.push((identifier, (value * scale).round() / scale));
-            }
-        };
-        let direction = if share_kw >= 0.0 { "consumed" } else { "injected" };
-        for phase in &self.phases {
-            push(format!("electricity.power.active.{direction}.l{phase}"), share_kw.abs(), 4);
-            push(
-                format!("electricity.power.reactive.consumed.l{phase}"),
-                share_kw.abs() * self.tan_phi,
-                4,
-            );
-            push(format!("electricity.voltage.rms.l{phase}"), 233.0 * sag + 0.4 * random.normal(), 2);
-        }
-        push("electricity.energy.active.consumed.total".to_owned(), self.consumed_kwh, 3);
+    /// What the meter reads at these voltages: its three phases and its registers.
+    pub(crate) fn readings(&self, voltage_v: [f64; 3], random: &mut Random) -> Vec<(Identifier, f64)> {
+        let [p_w, q_var] = self.load();
+        let truth = Electrical { voltage_v, p_w, q_var };
+        let mut readings = Instrument::HOUSEHOLD.read(&truth, &self.phases, random);
+        push(&mut readings, "electricity.energy.active.consumed.total", self.consumed_kwh, 3);
         if self.solar_kwp > 0.0 {
-            push("electricity.energy.active.injected.total".to_owned(), self.injected_kwh, 3);
+            push(&mut readings, "electricity.energy.active.injected.total", self.injected_kwh, 3);
         }
         readings
     }
@@ -139,6 +140,7 @@ mod tests {
                 .map(|household| {
                     let before = household.consumed_kwh;
                     household.advance(at, 60.0, &mut random);
+                    household.count(60.0);
                     assert!(household.consumed_kwh >= before);
                     household.power_kw()
                 })

@@ -4,13 +4,17 @@
 //! which rows must come out at the other end.
 
 mod load;
+mod meter;
 mod random;
 
+use flexmeter_model::message::DeviceMessage;
 use flexmeter_model::outcome::ReasonCode;
 use flexmeter_model::{EventTime, Identifier};
 
 use load::Household;
 use random::Random;
+
+pub use meter::{Electrical, Instrument};
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -67,7 +71,33 @@ pub struct SimulatedMessage {
     pub expected: Expected,
 }
 
-/// A district of simulated meters.
+impl SimulatedMessage {
+    fn of_readings(hardware_id: &str, event_time: EventTime, readings: Vec<(Identifier, f64)>) -> Self {
+        Self {
+            hardware_id: hardware_id.to_owned(),
+            payload: payload(hardware_id, event_time, &readings),
+            event_time,
+            readings,
+            expected: Expected::Accepted,
+        }
+    }
+
+    /// A message without readings: an alert or an acknowledgement.
+    ///
+    /// # Errors
+    /// That of the encoder, for numbers that JSON has not.
+    pub fn of_message(message: &DeviceMessage, event_time: EventTime) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            hardware_id: message.hardware_id.clone(),
+            payload: serde_json::to_vec(message)?,
+            event_time,
+            readings: Vec::new(),
+            expected: Expected::Accepted,
+        })
+    }
+}
+
+/// A district of simulated meters. What they take is its own; what voltage they have is the grid's, which is calculated elsewhere.
 #[derive(Debug)]
 pub struct District {
     config: DistrictConfig,
@@ -75,6 +105,7 @@ pub struct District {
     households: Vec<Household>,
     held_back: Vec<(u64, SimulatedMessage)>,
     step: u64,
+    step_s: f64,
 }
 
 /// Steps a late message is held back at most.
@@ -92,34 +123,41 @@ impl District {
             households,
             held_back: Vec::new(),
             step: 0,
+            step_s: 0.0,
         }
     }
 
-    /// The hardware ids of all meters.
-    pub fn hardware_ids(&self) -> impl Iterator<Item = &str> {
-        self.households.iter().map(|household| household.hardware_id.as_str())
+    /// Hardware id and phases (0, 1, 2 for a, b, c) of every meter.
+    pub fn meters(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.households
+            .iter()
+            .map(|household| (household.hardware_id.as_str(), household.phases.as_slice()))
     }
 
-    /// The messages of one step, in the order they are sent: every meter measures once, `step_s` seconds after the step before.
-    pub fn measure(&mut self, at: EventTime, step_s: f64) -> Vec<SimulatedMessage> {
+    /// Everybody lives on by `step_s` seconds, until `at`.
+    pub fn advance(&mut self, at: EventTime, step_s: f64) {
+        self.step_s = step_s;
+        for household in &mut self.households {
+            household.advance(at, step_s, &mut self.random);
+        }
+    }
+
+    /// What every household takes, W and var by phase.
+    pub fn loads(&self) -> impl ExactSizeIterator<Item = [[f64; 3]; 2]> {
+        self.households.iter().map(Household::load)
+    }
+
+    /// The messages of one step, in the order they are sent: every meter that has a voltage measures once.
+    pub fn measure(&mut self, at: EventTime, voltage_v: impl Fn(usize) -> Option<[f64; 3]>) -> Vec<SimulatedMessage> {
         self.step += 1;
-        // the feeder's voltage sags with the load of the whole street: one number couples all meters
-        let street_kw: f64 = self.households.iter().map(Household::power_kw).sum();
-        let sag = 1.0 - 0.04 * (street_kw / (1.5 * f64::from(self.config.n_meters.max(1)))).clamp(-1.0, 1.5);
         let mut messages = Vec::with_capacity(self.households.len() + 8);
         for i in 0..self.households.len() {
+            let Some(voltage_v) = voltage_v(i) else { continue };
+            let event_time = self.moment(at, self.households[i].offset_us);
             let household = &mut self.households[i];
-            household.advance(at, step_s, &mut self.random);
-            let jitter_us = (self.random.unit() * 200_000.0) as i64 + household.offset_us;
-            let event_time = EventTime::from_micros((at.micros() + jitter_us) / 1000 * 1000);
-            let readings = household.readings(sag, &mut self.random);
-            let message = SimulatedMessage {
-                hardware_id: household.hardware_id.clone(),
-                payload: payload(&household.hardware_id, event_time, &readings),
-                event_time,
-                readings,
-                expected: Expected::Accepted,
-            };
+            household.count(self.step_s);
+            let readings = household.readings(voltage_v, &mut self.random);
+            let message = SimulatedMessage::of_readings(&household.hardware_id, event_time, readings);
             self.with_faults(message, &mut messages);
         }
         let due: Vec<_> = self
@@ -129,6 +167,31 @@ impl District {
             .collect();
         messages.extend(due);
         messages
+    }
+
+    /// What another meter of the district reads; it makes no mistakes but those of its class.
+    pub fn read(
+        &mut self,
+        hardware_id: &str,
+        at: EventTime,
+        instrument: &Instrument,
+        phases: &[usize],
+        truth: &Electrical,
+    ) -> SimulatedMessage {
+        let readings = instrument.read(truth, phases, &mut self.random);
+        let event_time = self.moment(at, 0);
+        SimulatedMessage::of_readings(hardware_id, event_time, readings)
+    }
+
+    /// True with this probability.
+    pub fn happens(&mut self, probability: f64) -> bool {
+        self.random.unit() < probability
+    }
+
+    /// A moment of a step, ms: meters are up to 0.2 s off.
+    fn moment(&mut self, at: EventTime, offset_us: i64) -> EventTime {
+        let jitter_us = (self.random.unit() * 200_000.0) as i64 + offset_us;
+        EventTime::from_micros((at.micros() + jitter_us) / 1000 * 1000)
     }
 
     /// What is still held back as late; a run that ends sends it now, so that nothing measured is missing.
@@ -233,9 +296,12 @@ mod tests {
             malformed: 0.05,
             ..DistrictConfig::default()
         });
-        let mut messages: Vec<_> = (0..steps)
-            .flat_map(|step| district.measure(EventTime::from_micros(1_760_000_000_000_000 + step * 60_000_000), 60.0))
-            .collect();
+        let mut messages = Vec::new();
+        for step in 0..steps {
+            let at = EventTime::from_micros(1_760_000_000_000_000 + step * 60_000_000);
+            district.advance(at, 60.0);
+            messages.extend(district.measure(at, |_| Some([230.0; 3])));
+        }
         messages.extend(district.finish());
         messages
     }
@@ -266,6 +332,22 @@ mod tests {
                 (outcome, expected) => panic!("{outcome:?} where {expected:?} was due: {text}"),
             }
         }
+    }
+
+    #[test]
+    fn a_meter_without_voltage_is_silent() {
+        let mut district = District::new(DistrictConfig {
+            n_meters: 4,
+            late: 0.0,
+            duplicates: 0.0,
+            malformed: 0.0,
+            ..DistrictConfig::default()
+        });
+        let at = EventTime::from_micros(1_760_000_000_000_000);
+        district.advance(at, 60.0);
+        let messages = district.measure(at, |i| (i != 2).then_some([230.0; 3]));
+        assert_eq!(messages.len(), 3);
+        assert!(messages.iter().all(|message| message.hardware_id != "DEMO-001-003"));
     }
 
     #[test]
