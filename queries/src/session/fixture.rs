@@ -314,8 +314,8 @@ pub(crate) fn grid_outcome() -> GridOutcome {
             Arc::new(estimate("mv1", 1, &[1], &[10_000.0])),
             Arc::new(estimate("mv1/lv1", 2, &[2, 3], &[230.0, 0.0])),
         ],
-        gone: Vec::new(),
         switches: vec![switch(20, None, ""), switch(21, Some(minute(10)), "SW-21")],
+        ..GridOutcome::default()
     }
 }
 
