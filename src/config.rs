@@ -259,9 +259,11 @@ pub(crate) struct DevicesSection {
 }
 
 /// `[grid]`
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GridSection {
+    /// Whether the state of the grids is estimated; outages and switches are followed without that, too.
+    pub(crate) estimation: bool,
     /// Folder of the default tenant's grid bundle; read at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bundle: Option<PathBuf>,
@@ -269,6 +271,17 @@ pub(crate) struct GridSection {
     pub(crate) bundles: BTreeMap<String, PathBuf>,
     /// When another position of the switches is proposed, and what becomes of a proposal.
     pub(crate) reconfiguration: ReconfigurationSection,
+}
+
+impl Default for GridSection {
+    fn default() -> Self {
+        Self {
+            estimation: true,
+            bundle: None,
+            bundles: BTreeMap::new(),
+            reconfiguration: ReconfigurationSection::default(),
+        }
+    }
 }
 
 /// `[grid.reconfiguration]`: all times are log time.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail};
 use flexmeter_connectors::lake::Lake;
 use flexmeter_connectors::log::InboundLog;
-use flexmeter_dataflows::{Engine, EngineConfig, PartitionSnapshot, UnknownDevices};
+use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, PartitionSnapshot, UnknownDevices};
 use flexmeter_model::outcome::ClosedEpoch;
 use flexmeter_queries::live::LiveStore;
 use tokio::sync::watch;
@@ -329,6 +329,10 @@ pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: Unk
         profile_retention_us: hours(config.engine.profile_hours),
         unknown_devices,
         grids: grids.engine.clone(),
+        estimation: EstimationConfig {
+            is_on: config.grid.estimation,
+            ..EstimationConfig::default()
+        },
         ..EngineConfig::default()
     }
 }

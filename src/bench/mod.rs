@@ -6,6 +6,7 @@ mod estimate;
 mod ingest;
 mod latency;
 mod mqtt;
+mod outage;
 mod recompute;
 mod workload;
 
@@ -24,6 +25,8 @@ pub(crate) enum BenchCommand {
     Latency(latency::LatencyArgs),
     /// Power flow and state estimation of one grid, single thread.
     Estimate(estimate::EstimateArgs),
+    /// A storm of last gasps in real time: how late outages are told, and how many are right.
+    Outage(outage::OutageArgs),
     /// Writes a synthetic recording for the others.
     Generate(workload::GenerateArgs),
 }
@@ -35,6 +38,7 @@ pub(crate) fn run(command: &BenchCommand) -> anyhow::Result<ExitCode> {
         BenchCommand::Mqtt(args) => mqtt::run(args),
         BenchCommand::Latency(args) => latency::run(args),
         BenchCommand::Estimate(args) => estimate::run(args),
+        BenchCommand::Outage(args) => outage::run(args),
         BenchCommand::Generate(args) => workload::run(args),
     }
 }

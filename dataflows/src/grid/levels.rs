@@ -341,7 +341,7 @@ impl Levels {
                 .routes
                 .iter()
                 .enumerate()
-                .filter(|(_, to)| **to % self.n_workers as u64 == self.worker as u64)
+                .filter(|(_, to)| self.config.is_on && **to % self.n_workers as u64 == self.worker as u64)
             {
                 let key = (id, index as u32);
                 let estimated = area(tenant, grid, index as u32, &known.topology, &self.config);

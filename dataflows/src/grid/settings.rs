@@ -5,6 +5,8 @@ use crate::error::EngineError;
 /// Settings of the estimation on the street.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EstimationConfig {
+    /// Whether there are estimates at all; outages and switches are followed without them, too. Default yes.
+    pub is_on: bool,
     /// How often meters report, in microseconds: the unit of a reading's age. Default one minute.
     pub step_us: i64,
     /// Standard deviation of "the phases are 120 degrees apart" at the source of a top area, rad. Default 0.002.
@@ -18,6 +20,7 @@ pub struct EstimationConfig {
 impl Default for EstimationConfig {
     fn default() -> Self {
         Self {
+            is_on: true,
             step_us: 60 * 1_000_000,
             source_balance_sigma_rad: 0.002,
             false_alarm_rate: 1e-4,
