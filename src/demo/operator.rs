@@ -35,26 +35,26 @@ impl Operator {
     }
 
     async fn look(&self) -> reqwest::Result<()> {
-        for outage in self.list("outages?state=open", "outages").await? {
+        for outage in self.list("outages?state=open").await? {
             let is_new = outage["acknowledged"] == Value::Bool(false);
-            if let Some(id) = outage["outage_id"].as_str().filter(|_| is_new) {
+            if let Some(id) = outage["outageId"].as_str().filter(|_| is_new) {
                 self.decide(&format!("outages/{id}/acknowledge")).await?;
             }
         }
-        for proposal in self.list("reconfigurations", "reconfigurations").await? {
+        for proposal in self.list("reconfigurations").await? {
             let is_open = proposal["state"] == "proposed";
-            if let Some(id) = proposal["proposal_id"].as_str().filter(|_| is_open) {
+            if let Some(id) = proposal["proposalId"].as_str().filter(|_| is_open) {
                 self.decide(&format!("reconfigurations/{id}/accept")).await?;
             }
         }
         Ok(())
     }
 
-    async fn list(&self, path: &str, rows: &str) -> reqwest::Result<Vec<Value>> {
+    async fn list(&self, path: &str) -> reqwest::Result<Vec<Value>> {
         let url = format!("http://{}/api/v1/{path}", self.rest);
         let request = self.http.get(url).basic_auth(crate::secrets::ADMIN, Some(&self.password));
         let mut answer: Value = request.send().await?.error_for_status()?.json().await?;
-        Ok(answer[rows].as_array_mut().map(std::mem::take).unwrap_or_default())
+        Ok(answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
     }
 
     async fn decide(&self, path: &str) -> reqwest::Result<()> {
