@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic "FLXPART\n" · version u32 · number of partitions u32 · partition u32
-//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · meters and switches · crc32 u32 of everything before it
+//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · meters and switches · outages · crc32 u32 of everything before it
 //! ```
 //! Integers are little endian; counts are LEB128. A reader believes nothing: lengths are checked against the bytes that are left
 //! before anything is allocated, and every damaged file is an error, never a panic.
@@ -49,7 +49,7 @@ pub enum CheckpointError {
 }
 
 /// Version of the format.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 const MAGIC: &[u8; 8] = b"FLXPART\n";
 const CRC_LEN: usize = 4;
 
@@ -120,8 +120,13 @@ impl Writer {
     }
 
     pub(crate) fn text(&mut self, text: &str) {
-        self.len(text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
+        self.raw(text.as_bytes());
+    }
+
+    /// Bytes that somebody else makes sense of.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.len(bytes.len());
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -224,10 +229,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str, CheckpointError> {
+        std::str::from_utf8(self.raw()?).map_err(|_| CheckpointError::Value { what: "text" })
+    }
+
+    /// Bytes as [`Writer::raw`] wrote them.
+    pub(crate) fn raw(&mut self) -> Result<&'a [u8], CheckpointError> {
         let len = self.len(1)?;
         let (head, rest) = self.bytes.split_at(len);
         self.bytes = rest;
-        std::str::from_utf8(head).map_err(|_| CheckpointError::Value { what: "text" })
+        Ok(head)
     }
 }
 

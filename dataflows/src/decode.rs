@@ -52,7 +52,9 @@ impl Intake {
 
     pub(crate) fn read(input: &mut Reader<'_>, partition: u32, policy: &UnknownDevices) -> Result<Self, CheckpointError> {
         let (next_offset, log_time, minute) = (input.u64()?, input.i64()?, input.i64()?);
-        if !RECEIVED_AT_US.contains(&log_time) || minute != log_time.div_euclid(TICK_US) {
+        // a partition from which nothing was read yet can be the home of a grid
+        let is_unread = next_offset == 0 && (log_time, minute) == (i64::MIN, i64::MIN);
+        if !is_unread && (!RECEIVED_AT_US.contains(&log_time) || minute != log_time.div_euclid(TICK_US)) {
             return Err(CheckpointError::Value { what: "log time" });
         }
         Ok(Self {

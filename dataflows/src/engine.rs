@@ -106,6 +106,7 @@ impl Engine {
         let restored = restore(&snapshots, &config)?;
         drop(snapshots);
         let (restored, outcomes): (Vec<_>, Vec<_>) = restored.into_iter().unzip();
+        let outcomes: Vec<PartitionOutcome> = outcomes.into_iter().flatten().collect();
         let n_workers = config.n_workers;
         let grids: Grids = (0..).zip(config.grids.clone()).collect();
         let faults = Faults::default();
@@ -314,7 +315,7 @@ impl Drop for Engine {
 }
 
 /// Reads the checkpoints, one thread each.
-fn restore(snapshots: &[PartitionSnapshot], config: &EngineConfig) -> Result<Vec<(PartitionState, PartitionOutcome)>, EngineError> {
+fn restore(snapshots: &[PartitionSnapshot], config: &EngineConfig) -> Result<Vec<(PartitionState, Option<PartitionOutcome>)>, EngineError> {
     let n_partitions = config.n_partitions;
     let mut met = BTreeSet::new();
     for &PartitionSnapshot { partition, .. } in snapshots {

@@ -5,11 +5,12 @@
 //! same answers, however it is cut into epochs and however many workers share it.
 //!
 //! Start reading at [`street`] (the whole dataflow on one screen), then at one operator: [`decode`], [`dedupe`], [`latest`],
-//! [`load_profile`], [`totals`]. [`engine`] is the handle that the binary holds: it starts the workers, feeds them, takes
+//! [`load_profile`], [`totals`], [`mod@grid`], [`outages`]. [`engine`] is the handle that the binary holds: it starts the workers, feeds them, takes
 //! checkpoints and turns a worker's death into an error.
 //!
-//! A device lives on one log partition and a partition on one worker, so nothing is exchanged between workers on the hot path; all
-//! state is organised by partition, so a checkpoint can be restored with another number of workers.
+//! A device lives on one log partition and a partition on one worker, so nothing is exchanged between workers on the hot path but what a
+//! grid needs to know of its meters; all state is organised by partition, so a checkpoint can be restored with another number of workers. What
+//! belongs to a whole grid is in the home partition of its tenant: that of the platform's own device.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod batch;

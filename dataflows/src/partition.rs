@@ -1,7 +1,7 @@
 //! The state of one partition, across the operators that hold it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use flexmeter_model::EventTime;
@@ -15,6 +15,7 @@ use crate::grid::Meters;
 use crate::identities::Identities;
 use crate::latest::Latest;
 use crate::load_profile::LoadProfile;
+use crate::outages::Homes;
 use crate::totals::Totals;
 
 /// One operator's state of each partition it has met. Shared with the worker, which writes checkpoints between two steps.
@@ -30,6 +31,7 @@ pub(crate) struct PartitionState {
     pub(crate) latest: Latest,
     pub(crate) load_profile: LoadProfile,
     pub(crate) meters: Meters,
+    pub(crate) homes: Homes,
 }
 
 impl PartitionState {
@@ -53,6 +55,7 @@ impl PartitionState {
         let latest = Latest::read(&mut input, intake.devices.len())?;
         let load_profile = LoadProfile::read(&mut input, &intake.devices, config)?;
         let meters = Meters::read(&mut input, &intake.devices)?;
+        let homes = Homes::read(&mut input)?;
         input.finish()?;
         Ok(Self {
             partition,
@@ -62,12 +65,13 @@ impl PartitionState {
             latest,
             load_profile,
             meters,
+            homes,
         })
     }
 
-    /// The views' rows, as changes from nothing.
-    pub(crate) fn restored_outcome(&self) -> PartitionOutcome {
-        PartitionOutcome {
+    /// The views' rows, as changes from nothing; none of a partition from which nothing was read.
+    pub(crate) fn restored_outcome(&self) -> Option<PartitionOutcome> {
+        (self.intake.log_time > i64::MIN).then(|| PartitionOutcome {
             partition: self.partition,
             start_offset: self.intake.next_offset,
             end_offset: self.intake.next_offset,
@@ -75,7 +79,7 @@ impl PartitionState {
             latest: self.latest.restored_changes(&self.intake.devices),
             profile: self.load_profile.restored_changes(),
             ..PartitionOutcome::default()
-        }
+        })
     }
 }
 
@@ -88,6 +92,7 @@ pub(crate) struct WorkerStates {
     pub(crate) latest: PerPartition<Latest>,
     pub(crate) load_profiles: PerPartition<LoadProfile>,
     pub(crate) meters: PerPartition<Meters>,
+    pub(crate) homes: PerPartition<Homes>,
 }
 
 impl WorkerStates {
@@ -101,17 +106,22 @@ impl WorkerStates {
             this.latest.borrow_mut().insert(state.partition, state.latest);
             this.load_profiles.borrow_mut().insert(state.partition, state.load_profile);
             this.meters.borrow_mut().insert(state.partition, state.meters);
+            this.homes.borrow_mut().insert(state.partition, state.homes);
         }
         this
     }
 
-    /// Writes the checkpoint of every partition met so far. Between two epochs only.
+    /// Writes the checkpoint of every partition met so far, or home of a grid. Between two epochs only.
     pub(crate) fn snapshot(&self, n_partitions: u32) -> Vec<PartitionSnapshot> {
-        let intakes = self.intakes.borrow();
-        intakes
-            .iter()
-            .map(|(&partition, intake)| self.snapshot_of(partition, intake, n_partitions))
-            .collect()
+        let (intakes, homes) = (self.intakes.borrow(), self.homes.borrow());
+        let lived_in = homes.iter().filter(|(_, homes)| !homes.is_empty()).map(|(&partition, _)| partition);
+        let partitions: BTreeSet<u32> = intakes.keys().copied().chain(lived_in).collect();
+        let unread = Intake::default();
+        let snapshots = partitions.into_iter().map(|partition| {
+            let intake = intakes.get(&partition).unwrap_or(&unread);
+            self.snapshot_of(partition, intake, n_partitions)
+        });
+        snapshots.collect()
     }
 
     fn snapshot_of(&self, partition: u32, intake: &Intake, n_partitions: u32) -> PartitionSnapshot {
@@ -124,6 +134,7 @@ impl WorkerStates {
         write(&self.latest, partition, |state| state.write(&mut out));
         write(&self.load_profiles, partition, |state| state.write(&mut out));
         write(&self.meters, partition, |state| state.write(&mut out));
+        write(&self.homes, partition, |state| state.write(&mut out));
         PartitionSnapshot {
             partition,
             offset: intake.next_offset,

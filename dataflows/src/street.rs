@@ -18,6 +18,7 @@ use crate::dedupe::dedupe;
 use crate::grid::{Grids, levels, meters};
 use crate::latest::latest;
 use crate::load_profile::load_profile;
+use crate::outages::outages;
 use crate::partition::WorkerStates;
 use crate::totals::totals;
 
@@ -50,8 +51,9 @@ impl Inputs {
 ///  (log)     judge    repeats ├─► latest ──────────────► changes ├─► close ─► epochs, in order
 ///                             ├─► load_profile ─► changes, rows ─┤
 ///                             ├─► totals ══════════════► counts ─┤          ══ exchanged between workers
-///                             └─► meters ══► levels ◄╗ ► areas ──┘
-///                                               ╚════╝ boundary estimates up, angles down, within the epoch
+///                             ├─► meters ══► levels ◄╗ ► areas ──┤
+///                             │                 ╚════╝ boundary estimates up, angles down, within the epoch
+///                             └─► outages ══► supply ══► watch ──┘ outages, indices: in the home of their tenant
 /// ```
 /// The probe passes an epoch when every operator of every worker is done with it.
 pub(crate) fn build(
@@ -75,10 +77,11 @@ pub(crate) fn build(
     let latest = latest(accepted.clone(), states.latest.clone());
     let load_profile = load_profile(accepted.clone(), states.load_profiles.clone(), config.clone());
     let totals = totals(accepted.clone(), states.totals.clone());
-    let mail = meters(accepted, news, states.meters.clone(), grids.clone());
-    let areas = levels(mail, grids, config.estimation, outlet.faults.clone());
+    let mail = meters(accepted.clone(), news.clone(), states.meters.clone(), grids.clone());
+    let areas = levels(mail, grids.clone(), config.estimation, outlet.faults.clone());
+    let outages = outages(accepted, news, states, grids, config);
 
-    let (probe, parts) = scope.concatenate([latest, load_profile, totals, areas, rows]).probe();
+    let (probe, parts) = scope.concatenate([latest, load_profile, totals, areas, outages, rows]).probe();
     close(parts, outlet);
     (inputs, probe)
 }

@@ -15,6 +15,8 @@ mod statistics;
 mod tenant;
 
 pub(crate) use levels::{GridPart, levels};
+pub(crate) use mail::GridId as GridNumber;
 pub(crate) use meters::{Grids, Meters, meters, seed};
 pub use settings::EstimationConfig;
+pub(crate) use tenant::Role;
 pub use tenant::{Grid, LEVELS_MAX};

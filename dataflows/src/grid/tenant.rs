@@ -122,9 +122,15 @@ impl Grid {
     /// `None` for a branch that is no switch.
     pub fn switch_device(&self, branch_id: i64) -> Option<String> {
         let branch = self.bundle.network.branch_index(branch_id)?;
-        let switch = self.bundle.switches.iter().find(|switch| switch.branch == branch)?;
+        let switch = self.bundle.switches.iter().position(|switch| switch.branch == branch)?;
+        self.device_of_switch(switch as u32)
+    }
+
+    /// The device that operates a switch, by the switch's index.
+    pub(crate) fn device_of_switch(&self, switch: u32) -> Option<String> {
+        let switch = self.bundle.switches.get(switch as usize)?;
         match switch.hardware_id.as_str() {
-            "" => Some(format!("branch-{branch_id}")),
+            "" => Some(format!("branch-{}", self.bundle.network.branches().get(switch.branch)?.id)),
             given => Some(given.to_owned()),
         }
     }

@@ -1,10 +1,11 @@
-//! One monitor for each grid, fed in the order of the log.
+//! One monitor for each grid, fed in the order of the log: the views of any collections, without an engine around them. The engine's own
+//! operator, which restores monitors, obeys operators and names meters, is [`super::watch`].
 
 use std::collections::BTreeMap;
 
 use differential_dataflow::AsCollection;
 use flexmeter_grid::GridError;
-use flexmeter_grid::outage::{Change, Fact, Interruption, MonitorSettings, Outage, OutageId, OutageMonitor, SupplyMap};
+use flexmeter_grid::outage::{Change, Fact, Interruption, MonitorSettings, Outage, OutageId, OutageMonitor};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -12,6 +13,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::{Broadcast, Map};
 use timely::dataflow::operators::{Concatenate, Exchange};
 
+use super::watched::Watched;
 use super::{GridId, Rows, SupplyRow};
 
 /// A fact about a point, as it stands in the log.
@@ -51,10 +53,20 @@ pub struct Detected<'scope> {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Event {
-    Supply(GridId, SupplyRow, isize),
+    Supply(u64, GridId, SupplyRow, isize),
     Fact(GridId, PointFact),
-    Acknowledged(GridId, OutageId, isize),
+    Acknowledged(u64, GridId, OutageId, isize),
     LogTime(i64),
+}
+
+impl Event {
+    /// Its epoch: that of a collection's row may be later than that of the message it comes in.
+    fn epoch(&self, of_message: u64) -> u64 {
+        match self {
+            Self::Supply(epoch, ..) | Self::Acknowledged(epoch, ..) => *epoch,
+            Self::Fact(..) | Self::LogTime(_) => of_message,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -72,12 +84,6 @@ struct Epoch {
     log_us: Option<i64>,
 }
 
-struct Grid {
-    monitor: OutageMonitor,
-    rows: BTreeMap<SupplyRow, isize>,
-    fault: Option<String>,
-}
-
 /// Watches every grid.
 ///
 /// An epoch is looked at when it is complete on all workers: first the switches, then the facts in the order of the log, then log time.
@@ -88,13 +94,19 @@ pub fn detect<'scope>(inputs: DetectInputs<'scope>, settings: MonitorSettings) -
     // fails here, not in a worker
     OutageMonitor::new(settings)?;
     let route = |event: &Event| match event {
-        Event::Supply(grid, ..) | Event::Fact(grid, _) | Event::Acknowledged(grid, ..) => u64::from(*grid),
+        Event::Supply(_, grid, ..) | Event::Fact(grid, _) | Event::Acknowledged(_, grid, ..) => *grid,
         Event::LogTime(_) => 0,
     };
     let keyed = [
-        inputs.supply.inner.map(|((grid, row), _, n)| Event::Supply(grid, row, n)),
+        inputs
+            .supply
+            .inner
+            .map(|((grid, row), epoch, n)| Event::Supply(epoch, grid, row, n)),
         inputs.facts.map(|(grid, fact)| Event::Fact(grid, fact)),
-        inputs.acknowledged.inner.map(|((grid, id), _, n)| Event::Acknowledged(grid, id, n)),
+        inputs
+            .acknowledged
+            .inner
+            .map(|((grid, id), epoch, n)| Event::Acknowledged(epoch, grid, id, n)),
     ];
     let log_time = inputs.log_time.broadcast().map(Event::LogTime);
     let scope = log_time.scope();
@@ -113,8 +125,12 @@ pub fn detect<'scope>(inputs: DetectInputs<'scope>, settings: MonitorSettings) -
                     let Some(capability) = time.retain_least(output.output_index()) else {
                         return;
                     };
-                    let (_, epoch) = waiting.entry(*capability.time()).or_insert_with(|| (capability, Epoch::default()));
-                    containers.flat_map(std::mem::take).for_each(|event| epoch.add(event));
+                    for event in containers.flat_map(std::mem::take) {
+                        let at = event.epoch(*capability.time());
+                        let entry = waiting.entry(at);
+                        let (_, epoch) = entry.or_insert_with(|| (capability.delayed(&at), Epoch::default()));
+                        epoch.add(event);
+                    }
                 });
                 while let Some(first) = waiting.first_entry().filter(|first| !frontier.frontier().less_equal(first.key())) {
                     let (capability, epoch) = first.remove();
@@ -146,9 +162,9 @@ pub fn detect<'scope>(inputs: DetectInputs<'scope>, settings: MonitorSettings) -
 impl Epoch {
     fn add(&mut self, event: Event) {
         match event {
-            Event::Supply(grid, row, n) => self.supply.entry(grid).or_default().push((row, n)),
+            Event::Supply(_, grid, row, n) => self.supply.entry(grid).or_default().push((row, n)),
             Event::Fact(grid, fact) => self.facts.entry(grid).or_default().push(fact),
-            Event::Acknowledged(grid, id, n) => self.acknowledged.push((grid, id, n)),
+            Event::Acknowledged(_, grid, id, n) => self.acknowledged.push((grid, id, n)),
             Event::LogTime(log_us) => self.log_us = self.log_us.max(Some(log_us)),
         }
     }
@@ -157,7 +173,7 @@ impl Epoch {
 /// A worker's grids.
 struct Watch {
     settings: MonitorSettings,
-    grids: BTreeMap<GridId, Grid>,
+    grids: BTreeMap<GridId, Watched>,
     /// Log time at the end of the last epoch.
     log_us: i64,
 }
@@ -172,8 +188,21 @@ impl Watch {
         } else {
             self.log_us
         };
-        for (grid, rows) in epoch.supply {
-            self.supply(grid, rows, begin, &mut told);
+        for (id, rows) in epoch.supply {
+            let grid = match self.grids.entry(id) {
+                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    // checked when the dataflow was built
+                    let Ok(monitor) = OutageMonitor::new(self.settings) else { continue };
+                    entry.insert(Watched::new(monitor))
+                }
+            };
+            let old = grid.fault.clone();
+            grid.supply(rows, begin);
+            if grid.fault != old {
+                told.extend(old.map(|reason| Told::Fault(id, reason, -1)));
+                told.extend(grid.fault.clone().map(|reason| Told::Fault(id, reason, 1)));
+            }
         }
         for (grid, mut facts) in epoch.facts {
             facts.sort_unstable();
@@ -196,50 +225,4 @@ impl Watch {
         }
         told
     }
-
-    fn supply(&mut self, id: GridId, rows: Vec<(SupplyRow, isize)>, log_us: i64, told: &mut Vec<Told>) {
-        let settings = self.settings;
-        let grid = match self.grids.entry(id) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                // checked when the dataflow was built
-                let Ok(monitor) = OutageMonitor::new(settings) else { return };
-                entry.insert(Grid {
-                    monitor,
-                    rows: BTreeMap::new(),
-                    fault: None,
-                })
-            }
-        };
-        for (row, n) in rows {
-            let count = grid.rows.entry(row).or_default();
-            *count += n;
-            if *count == 0 {
-                grid.rows.remove(&row);
-            }
-        }
-        let fault = grid
-            .monitor
-            .set_supply(&map_of(&grid.rows), log_us)
-            .err()
-            .map(|error| error.to_string());
-        if fault != grid.fault {
-            told.extend(grid.fault.take().map(|reason| Told::Fault(id, reason, -1)));
-            told.extend(fault.clone().map(|reason| Told::Fault(id, reason, 1)));
-            grid.fault = fault;
-        }
-    }
-}
-
-fn map_of(rows: &BTreeMap<SupplyRow, isize>) -> SupplyMap {
-    let mut map = SupplyMap::default();
-    for (row, _) in rows.iter().filter(|(_, n)| **n > 0) {
-        match *row {
-            SupplyRow::Node(node) => map.nodes.push(node),
-            SupplyRow::Chord(from, to) => map.chords.push((from, to)),
-            SupplyRow::Point(point) => map.points.push(point),
-            SupplyRow::Unmetered(unmetered) => map.unmetered.push((unmetered.node, unmetered.n_customers)),
-        }
-    }
-    map
 }

@@ -4,10 +4,12 @@
 //! the branch that leaves the source's node on the way to it.
 
 use differential_dataflow::AsCollection;
+use differential_dataflow::lattice::Lattice;
 use differential_dataflow::operators::iterate::Iterate;
 use flexmeter_grid::outage::{GridBranch, MeteringPoint, SuppliedNode};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::Concatenate;
+use timely::progress::Timestamp;
 
 use super::{GridId, Rows, Unmetered};
 
@@ -22,13 +24,13 @@ pub struct SwitchPosition {
 
 /// What the topology is made of.
 #[derive(Clone)]
-pub struct TopologyInputs<'scope> {
+pub struct TopologyInputs<'scope, T: Timestamp = u64> {
     /// Branches of the bundles, as they are switched there.
-    pub branches: Rows<'scope, (GridId, GridBranch)>,
+    pub branches: Rows<'scope, (GridId, GridBranch), T>,
     /// Reported positions, one a branch; of several that contradict each other, "open" counts.
-    pub positions: Rows<'scope, (GridId, SwitchPosition)>,
+    pub positions: Rows<'scope, (GridId, SwitchPosition), T>,
     /// Nodes with a source.
-    pub sources: Rows<'scope, (GridId, i64)>,
+    pub sources: Rows<'scope, (GridId, i64), T>,
 }
 
 /// A piece of a [`flexmeter_grid::outage::SupplyMap`].
@@ -61,7 +63,7 @@ enum Said {
 }
 
 /// Closed branches: grid, branch, ends.
-fn closed_branches<'scope>(inputs: &TopologyInputs<'scope>) -> Rows<'scope, (GridId, (i64, i64, i64))> {
+fn closed_branches<'scope, T: Timestamp + Lattice>(inputs: &TopologyInputs<'scope, T>) -> Rows<'scope, (GridId, (i64, i64, i64)), T> {
     let bundles = inputs.branches.clone().map(|(grid, branch)| {
         let said = Said::Bundle {
             from: branch.from,
@@ -95,14 +97,14 @@ fn closed_branches<'scope>(inputs: &TopologyInputs<'scope>) -> Rows<'scope, (Gri
 }
 
 /// Every node that has supply.
-pub fn supply<'scope>(inputs: &TopologyInputs<'scope>) -> Rows<'scope, (GridId, SuppliedNode)> {
+pub fn supply<'scope, T: Timestamp + Lattice>(inputs: &TopologyInputs<'scope, T>) -> Rows<'scope, (GridId, SuppliedNode), T> {
     supply_of(&closed_branches(inputs), inputs)
 }
 
-fn supply_of<'scope>(
-    closed: &Rows<'scope, (GridId, (i64, i64, i64))>,
-    inputs: &TopologyInputs<'scope>,
-) -> Rows<'scope, (GridId, SuppliedNode)> {
+fn supply_of<'scope, T: Timestamp + Lattice>(
+    closed: &Rows<'scope, (GridId, (i64, i64, i64)), T>,
+    inputs: &TopologyInputs<'scope, T>,
+) -> Rows<'scope, (GridId, SuppliedNode), T> {
     let ends = closed
         .clone()
         .flat_map(|(grid, (branch, from, to))| [((grid, from), (branch, to)), ((grid, to), (branch, from))]);
@@ -140,19 +142,19 @@ fn supply_of<'scope>(
 }
 
 /// How every grid is supplied.
-pub struct Supply<'scope> {
+pub struct Supply<'scope, T: Timestamp = u64> {
     /// Nodes with supply.
-    pub nodes: Rows<'scope, (GridId, SuppliedNode)>,
+    pub nodes: Rows<'scope, (GridId, SuppliedNode), T>,
     /// Everything a monitor has to know of its grid.
-    pub rows: Rows<'scope, (GridId, SupplyRow)>,
+    pub rows: Rows<'scope, (GridId, SupplyRow), T>,
 }
 
 /// Everything a monitor has to know of its grid, and the nodes by themselves.
-pub fn supply_rows<'scope>(
-    inputs: &TopologyInputs<'scope>,
-    points: Rows<'scope, (GridId, MeteringPoint)>,
-    unmetered: Rows<'scope, (GridId, Unmetered)>,
-) -> Supply<'scope> {
+pub fn supply_rows<'scope, T: Timestamp + Lattice>(
+    inputs: &TopologyInputs<'scope, T>,
+    points: Rows<'scope, (GridId, MeteringPoint), T>,
+    unmetered: Rows<'scope, (GridId, Unmetered), T>,
+) -> Supply<'scope, T> {
     let closed = closed_branches(inputs);
     let nodes = supply_of(&closed, inputs);
     let fed_through = nodes

@@ -87,10 +87,15 @@ impl Evidence {
         self.heard_at.max(self.restorations.standing().next_back())
     }
 
-    /// First gasp that nothing newer contradicts.
-    pub(crate) fn gasp_at(&self) -> Option<Micros> {
-        let alive_at = self.alive_at();
-        self.gasps.standing().find(|&gasp| alive_at.is_none_or(|alive| gasp > alive))
+    /// First gasp that nothing newer contradicts; what was gasped up to `explained_until` has another cause.
+    pub(crate) fn gasp_at(&self, explained_until: Option<Micros>) -> Option<Micros> {
+        let after = self.alive_at().max(explained_until);
+        self.gasps.standing().find(|&gasp| after.is_none_or(|after| gasp > after))
+    }
+
+    /// Log time at which the newest message by event time came.
+    pub(crate) fn heard_log(&self) -> Option<Micros> {
+        self.heard_log
     }
 
     /// Log time from which it is missed.
@@ -122,7 +127,7 @@ mod tests {
                 evidence.apply(fact, 1_000, difference);
             }
             assert_eq!(
-                (evidence.gasp_at(), evidence.alive_at()),
+                (evidence.gasp_at(None), evidence.alive_at()),
                 (gasp_at, alive_at),
                 "{facts:?} from {turn}"
             );
@@ -146,7 +151,7 @@ mod tests {
         let mut evidence = Evidence::default();
         evidence.apply(Fact::Alive(900), 10, 1);
         evidence.apply(Fact::Gasp(20), 20, 1);
-        assert_eq!((evidence.gasp_at(), evidence.alive_at()), (Some(20), Some(10)));
+        assert_eq!((evidence.gasp_at(None), evidence.alive_at()), (Some(20), Some(10)));
     }
 
     #[test]

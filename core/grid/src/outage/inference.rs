@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::probabilities::{LogFactorials, MicroNats, NAT, Probabilities, Weights, log_add};
 use super::sections::{Device, Section, Sections};
 use super::{Micros, SECOND_US};
@@ -22,7 +24,7 @@ const SUPPORT_MIN: u32 = 3;
 const SILENCE_CONFIDENCE_MAX: f64 = 0.5;
 
 /// What a point says at the moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PointState {
     /// Newest event time at which it had supply.
     pub alive_at: Option<Micros>,

@@ -190,9 +190,10 @@ impl Incident {
         }
     }
 
-    /// Who was interrupted, once the outage is over because supply came back.
+    /// Who was interrupted, once the outage is over because supply came back, or an operator says that it did.
     pub(crate) fn as_interruptions(&self) -> Vec<Interruption> {
-        if self.closed.map(|closed| closed.reason) != Some(CloseReason::Restored) {
+        let reason = self.closed.map(|closed| closed.reason);
+        if !matches!(reason, Some(CloseReason::Restored | CloseReason::Operator)) {
             return Vec::new();
         }
         let Some(closed_at) = self.closed_at() else { return Vec::new() };

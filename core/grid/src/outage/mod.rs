@@ -9,6 +9,7 @@
 //! `monitor` (what becomes of it over time). The model is in `docs/algorithms/outages.md`.
 
 mod comparison;
+mod decisions;
 mod evidence;
 mod inference;
 mod life_cycle;
@@ -18,15 +19,17 @@ mod record;
 mod reliability;
 mod sections;
 pub mod simulation;
+mod state;
 mod supply;
 
 pub use evidence::Fact;
 pub use inference::{Inference, PointState, Suspect};
-pub use monitor::{MonitorSettings, MonitorState, OutageMonitor, SLOT_US};
+pub use monitor::{MonitorSettings, OutageMonitor, SLOT_US};
 pub use probabilities::Probabilities;
 pub use record::{Change, CloseReason, Interruption, Outage, OutageId};
 pub use reliability::{Indices, SUSTAINED_US, Tally};
 pub use sections::{Device, Sections};
+pub use state::MonitorState;
 pub use supply::{GridBranch, MeteringPoint, PointId, SuppliedNode, SupplyMap};
 
 /// Microseconds, of event time or log time.

@@ -13,7 +13,7 @@ use super::evidence::{Evidence, Fact};
 use super::inference::{COHORT_US, Inference, PointState};
 use super::life_cycle::{Closed, Incident, Place};
 use super::probabilities::Probabilities;
-use super::record::{Change, CloseReason, OutageId};
+use super::record::{Change, CloseReason};
 use super::sections::Sections;
 use super::supply::{MeteringPoint, PointId, SupplyMap};
 use super::{Micros, SECOND_US};
@@ -35,6 +35,9 @@ pub struct MonitorSettings {
     pub n_missed: u32,
     /// How late a reading may be, log time. Default 15 s.
     pub lateness_us: Micros,
+    /// Readings in a row that a meter must have sent in time before its silence says something. Default 1: the first one is enough. With 2
+    /// or more, a meter that reports more rarely than it is expected to is never missed.
+    pub n_regular: u32,
     /// Silence without a gasp that lasts so long says nothing any more. Default 24 h.
     pub forget_us: Micros,
     /// How long an outage stays in the view after its end. Default 31 days.
@@ -48,6 +51,7 @@ impl Default for MonitorSettings {
             probabilities: Probabilities::default(),
             n_missed: 2,
             lateness_us: 15 * SECOND_US,
+            n_regular: 1,
             forget_us: DAY_US,
             retention_us: 31 * DAY_US,
         }
@@ -61,52 +65,65 @@ pub(super) struct Record {
     pub(super) position: Option<usize>,
     /// The last incident that took it.
     pub(super) owner: Option<u64>,
-    /// Gasps up to here are explained by a switch.
-    explained_until: Option<Micros>,
+    /// Gasps up to here are explained, by a switch or by an operator.
+    pub(super) explained_until: Option<Micros>,
+    /// What was missed up to this log time is explained by an operator.
+    pub(super) explained_log: Option<Micros>,
     /// Log time from which it can be missed at the earliest.
     supplied_log: Option<Micros>,
+    /// Readings in a row that came in time.
+    n_in_time: u32,
+    /// Whether it is missed, and has been since its last message.
+    pub(super) is_missed: bool,
 }
 
-/// What a monitor has to remember over a restart: everything but the supply, which comes from the grid's data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MonitorState {
-    records: Vec<Record>,
-    incidents: Vec<(u64, Incident)>,
-    n_incidents: u64,
-    touched: BTreeSet<u64>,
-    slot: Option<i64>,
-    heard_log: Option<Micros>,
-    hearing_since: Option<Micros>,
-    n_unknown: u64,
+impl Record {
+    fn new(point: MeteringPoint) -> Self {
+        Self {
+            point,
+            evidence: Evidence::default(),
+            position: None,
+            owner: None,
+            explained_until: None,
+            explained_log: None,
+            supplied_log: None,
+            n_in_time: 0,
+            is_missed: false,
+        }
+    }
 }
 
 /// Watches one grid.
 #[derive(Debug, Clone)]
 pub struct OutageMonitor {
-    settings: MonitorSettings,
+    pub(super) settings: MonitorSettings,
+    /// How the grid is supplied.
+    pub(super) map: SupplyMap,
     pub(super) inference: Inference,
     pub(super) records: HashMap<PointId, Record>,
+    /// What points said when they were last looked at, of those that say something else since; of several entries the first counts.
+    pub(super) unsettled: Vec<(PointId, PointState)>,
     /// By position: log time at which silence begins to say something, or ceases to.
-    timers: Vec<Micros>,
+    pub(super) timers: Vec<Micros>,
     /// By position: the incident that has taken the point and knows all about it.
     pub(super) marks: Vec<u64>,
     /// No timer is earlier.
-    next_timer: Micros,
+    pub(super) next_timer: Micros,
     /// When an incident has been waited for long enough, log time.
-    next_wake: Micros,
+    pub(super) next_wake: Micros,
     /// Log time of the newest message of any point; and the first after a time in which the whole grid was silent.
-    heard_log: Option<Micros>,
-    hearing_since: Option<Micros>,
+    pub(super) heard_log: Option<Micros>,
+    pub(super) hearing_since: Option<Micros>,
     /// Longest reading interval of any point.
-    interval_us_max: Micros,
+    pub(super) interval_us_max: Micros,
     pub(super) incidents: BTreeMap<u64, Incident>,
     pub(super) n_incidents: u64,
     pub(super) touched: BTreeSet<u64>,
     /// Slot that is being gathered.
-    slot: Option<i64>,
-    is_moved: bool,
-    changes: Vec<Change>,
-    n_unknown: u64,
+    pub(super) slot: Option<i64>,
+    pub(super) is_moved: bool,
+    pub(super) changes: Vec<Change>,
+    pub(super) n_unknown: u64,
 }
 
 impl OutageMonitor {
@@ -118,8 +135,10 @@ impl OutageMonitor {
         let inference = Inference::new(Sections::new(&SupplyMap::default())?, &settings.probabilities)?;
         Ok(Self {
             settings,
+            map: SupplyMap::default(),
             inference,
             records: HashMap::new(),
+            unsettled: Vec::new(),
             timers: Vec::new(),
             marks: Vec::new(),
             next_timer: Micros::MAX,
@@ -135,44 +154,6 @@ impl OutageMonitor {
             changes: Vec::new(),
             n_unknown: 0,
         })
-    }
-
-    /// What to keep for a restart; changes have to be taken before.
-    pub fn state(&self) -> MonitorState {
-        let mut records: Vec<Record> = self.records.values().cloned().collect();
-        records.sort_unstable_by_key(|record| record.point.point);
-        MonitorState {
-            records,
-            incidents: self
-                .incidents
-                .iter()
-                .map(|(&serial, incident)| (serial, incident.clone()))
-                .collect(),
-            n_incidents: self.n_incidents,
-            touched: self.touched.clone(),
-            slot: self.slot,
-            heard_log: self.heard_log,
-            hearing_since: self.hearing_since,
-            n_unknown: self.n_unknown,
-        }
-    }
-
-    /// Goes on where a monitor stood. [`OutageMonitor::set_supply`] has to follow, at the log time of the state, before any fact.
-    ///
-    /// # Errors
-    /// [`GridError::Probability`] for a probability that is none.
-    pub fn restore(settings: MonitorSettings, state: MonitorState) -> Result<Self, GridError> {
-        let mut this = Self::new(settings)?;
-        this.records = state.records.into_iter().map(|record| (record.point.point, record)).collect();
-        this.incidents = state.incidents.into_iter().collect();
-        this.n_incidents = state.n_incidents;
-        this.touched = state.touched;
-        this.slot = state.slot;
-        this.heard_log = state.heard_log;
-        this.hearing_since = state.hearing_since;
-        this.n_unknown = state.n_unknown;
-        this.next_wake = this.wake_after(Micros::MIN);
-        Ok(this)
     }
 
     /// Facts about points that the grid does not have.
@@ -196,23 +177,25 @@ impl OutageMonitor {
     /// [`GridError::Supply`] for a supply that is no tree; the monitor then keeps the old one.
     pub fn set_supply(&mut self, map: &SupplyMap, log_time: Micros) -> Result<(), GridError> {
         self.enter(log_time);
+        if *map == self.map {
+            return Ok(());
+        }
         let sections = Sections::new(map)?;
         self.inference = Inference::new(sections, &self.settings.probabilities)?;
+        self.map = map.clone();
+        self.unsettled.clear();
         let mut old = std::mem::take(&mut self.records);
         for &point in &map.points {
             let position = self.inference.sections().position(point.point);
             let mut record = old.remove(&point.point).unwrap_or_else(|| Record {
-                point,
-                evidence: Evidence::default(),
                 position,
-                owner: None,
-                explained_until: None,
-                supplied_log: None,
+                ..Record::new(point)
             });
             // what they said before is explained by the switch that has just given them supply
             if record.position.is_none() && position.is_some() {
                 record.explained_until = Some(log_time);
                 record.supplied_log = Some(log_time);
+                record.is_missed = false;
                 if let Some(incident) = record.owner.and_then(|owner| self.incidents.get_mut(&owner)) {
                     incident.restoring_since.get_or_insert(log_time);
                 }
@@ -287,7 +270,11 @@ impl OutageMonitor {
             self.n_unknown += 1;
             return;
         };
+        let heard = record.evidence.heard_log();
         record.evidence.apply(fact, log_time, difference);
+        if record.evidence.heard_log() != heard {
+            record.count_in_time(heard, log_time, allowance_us(&self.settings, &record.point));
+        }
         let owner = record.owner;
         if difference > 0 {
             if self.is_deaf(log_time) {
@@ -316,18 +303,7 @@ impl OutageMonitor {
         self.enter(log_time);
     }
 
-    /// An operator has taken note of an outage, or takes that back. Returns whether there is such an outage.
-    pub fn acknowledge(&mut self, id: OutageId, acknowledged: bool) -> bool {
-        let Some((&serial, incident)) = self.incidents.iter_mut().find(|(_, incident)| incident.id == id) else {
-            return false;
-        };
-        incident.acknowledged = acknowledged;
-        self.touched.insert(serial);
-        self.tell();
-        true
-    }
-
-    fn enter(&mut self, log_time: Micros) {
+    pub(super) fn enter(&mut self, log_time: Micros) {
         let slot = log_time.div_euclid(SLOT_US);
         match self.slot {
             Some(current) if slot <= current => {}
@@ -353,28 +329,30 @@ impl OutageMonitor {
     }
 
     /// Derives what a point says now, and when its silence will say more.
-    fn refresh(&mut self, point: PointId, log_time: Micros) {
+    pub(super) fn refresh(&mut self, point: PointId, log_time: Micros) {
         let Some(record) = self.records.get(&point) else { return };
         let Some(position) = record.position else { return };
         let (state, timer) = self.derive(record, log_time);
+        if let Some(record) = self.records.get_mut(&point) {
+            record.is_missed = state.is_overdue;
+        }
         if let (Some(at), Some(mark)) = (self.timers.get_mut(position), self.marks.get_mut(position)) {
             (*at, *mark) = (timer, 0);
         }
         self.next_timer = self.next_timer.min(timer);
-        self.inference.set(position, state);
+        let before = self.inference.state(position);
+        if before != state {
+            self.unsettled.push((point, before));
+            self.inference.set(position, state);
+        }
     }
 
     fn derive(&self, record: &Record, log_time: Micros) -> (PointState, Micros) {
-        let gasp_at = record
-            .evidence
-            .gasp_at()
-            .filter(|&gasp| record.explained_until.is_none_or(|until| gasp > until));
-        let allowance = record.point.reading_interval_us.map(|interval| {
-            let patience = interval.saturating_mul(i64::from(self.settings.n_missed.max(1)));
-            patience.saturating_add(self.settings.lateness_us)
-        });
-        let was_missed = record.position.is_some_and(|position| self.inference.state(position).is_overdue);
-        let missed_from = allowance.and_then(|allowance| {
+        let gasp_at = record.evidence.gasp_at(record.explained_until);
+        let allowance = allowance_us(&self.settings, &record.point).filter(|_| record.n_in_time >= self.settings.n_regular);
+        let is_explained = record.explained_log.is_some() && record.evidence.heard_log() <= record.explained_log;
+        let was_missed = record.is_missed;
+        let missed_from = allowance.filter(|_| !is_explained).and_then(|allowance| {
             let heard = record.evidence.missed_from(allowance)?;
             let since = record.supplied_log.max(self.hearing_since).map(|log| log.saturating_add(allowance));
             // what was missed before everybody fell silent is still missed
@@ -432,7 +410,7 @@ impl OutageMonitor {
         let (Some(record), Some(incident)) = (self.records.get_mut(&point), self.incidents.get_mut(&serial)) else {
             return;
         };
-        let (alive_at, gasp_at) = (record.evidence.alive_at(), record.evidence.gasp_at());
+        let (alive_at, gasp_at) = (record.evidence.alive_at(), record.evidence.gasp_at(None));
         let end = incident.closed.map_or(Micros::MAX, |closed| closed.at.saturating_add(COHORT_US));
         let Some(member) = incident.members.get_mut(&point) else { return };
         let before = *member;
@@ -475,6 +453,7 @@ impl OutageMonitor {
     fn look(&mut self, log_time: Micros) {
         self.ring(log_time);
         let has_settled = self.inference.settle();
+        self.unsettled.clear();
         if has_settled || self.is_moved || log_time >= self.next_wake || !self.touched.is_empty() {
             let suspects = self.inference.suspects();
             self.compare(&suspects, log_time);
@@ -485,7 +464,7 @@ impl OutageMonitor {
         }
     }
 
-    fn wake_after(&self, log_time: Micros) -> Micros {
+    pub(super) fn wake_after(&self, log_time: Micros) -> Micros {
         let retention_us = self.settings.retention_us;
         let dues = self
             .incidents
@@ -539,7 +518,7 @@ impl OutageMonitor {
     }
 
     /// Tells what has changed about the incidents that were touched.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         for serial in std::mem::take(&mut self.touched) {
             let Some(incident) = self.incidents.get_mut(&serial) else {
                 continue;
@@ -565,6 +544,28 @@ impl OutageMonitor {
             }
         }
     }
+}
+
+impl Record {
+    /// It was heard at a log time, and before that at another: in time, too late, or in the same breath (which says nothing).
+    fn count_in_time(&mut self, heard: Option<Micros>, log_time: Micros, allowance: Option<Micros>) {
+        let (Some(allowance), Some(interval)) = (allowance, self.point.reading_interval_us) else {
+            return;
+        };
+        let passed = heard.map(|heard| log_time.saturating_sub(heard));
+        self.n_in_time = match passed {
+            Some(passed) if passed > allowance => 1,
+            Some(passed) if passed < interval / 2 => self.n_in_time,
+            Some(_) => self.n_in_time.saturating_add(1),
+            None => 1,
+        };
+    }
+}
+
+/// How long after its last message a point is missed; `None` if it never is.
+fn allowance_us(settings: &MonitorSettings, point: &MeteringPoint) -> Option<Micros> {
+    let patience = point.reading_interval_us?.saturating_mul(i64::from(settings.n_missed.max(1)));
+    Some(patience.saturating_add(settings.lateness_us))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-use super::super::record::{Interruption, Outage};
+use super::super::record::{Interruption, Outage, OutageId};
 use super::super::sections::Device;
+use super::super::simulation::Random;
+use super::super::state::MonitorState;
 use super::super::supply::GridBranch;
 use super::*;
 
@@ -410,33 +412,130 @@ fn facts_about_nobody_are_counted_and_extreme_times_do_no_harm() {
 }
 
 #[test]
-fn a_restart_in_the_middle_changes_nothing() {
-    type Act = fn(&mut Case);
-    let acts: [Act; 8] = [
-        |case| case.gasps([1, 11, 21, 2, 12]),
-        |case| case.gasps([22, 3, 13, 23]),
-        |case| case.readings(0..0, 3),
-        |case| case.restored(10..14),
-        |case| case.restored(14..30),
-        |case| case.readings(10..30, 3),
-        |case| case.say(1, Fact::Restored(case.now)),
-        |case| case.restored(2..10),
-    ];
-    let run = |restart_before: usize| {
+fn an_outage_that_an_operator_closes_stays_closed_until_there_is_new_evidence() {
+    let mut case = Case::new();
+    case.gasps([3, 4, 7]);
+    let id = case.only().id;
+    assert!(!case.monitor.close(OutageId { device: branch(1), ..id }, case.now));
+    assert!(case.monitor.close(id, case.now));
+    case.take();
+    assert_eq!(case.only().closed_because, Some(CloseReason::Operator));
+    assert_eq!((case.only().closed_at_us, case.only().n_customers_out), (Some(case.now), 0));
+    // ten customers and four without a meter
+    assert_eq!(case.interruptions.keys().map(|i| i.n_customers).sum::<u32>(), 14);
+    assert!(!case.monitor.close(id, case.now), "it is closed already");
+    // the same gasps once more, a late one, and the silence that goes on
+    case.say(3, Fact::Gasp(id.opened_at_us));
+    case.say(5, Fact::Gasp(case.now - SECOND_US));
+    case.readings(10..30, 6);
+    case.expect(&[]);
+    assert_eq!(case.outages.len(), 1);
+    case.gasps([3, 4, 7, 8]);
+    assert_eq!(case.outages.values().filter(|row| row.closed_at_us.is_none()).count(), 1);
+}
+
+#[test]
+fn after_an_operator_closed_an_outage_the_silence_of_those_who_were_heard_since_counts() {
+    let mut case = Case::new();
+    case.gasps([3, 4, 7]);
+    let id = case.only().id;
+    assert!(case.monitor.close(id, case.now));
+    case.readings(0..30, 2);
+    case.readings(10..30, 5);
+    case.expect(&[(branch(102), 14)]);
+}
+
+#[test]
+fn a_meter_that_never_reports_in_time_is_never_missed() {
+    for (n_regular, expected) in [(1, 1), (2, 0)] {
+        let settings = MonitorSettings {
+            n_regular,
+            ..MonitorSettings::default()
+        };
         let mut case = Case::new();
-        for (index, act) in acts.iter().enumerate() {
-            if index == restart_before {
-                let text = serde_json::to_string(&case.monitor.state()).unwrap();
-                let state: MonitorState = serde_json::from_str(&text).unwrap();
-                case.monitor = OutageMonitor::restore(MonitorSettings::default(), state).unwrap();
-                case.supply();
-            }
-            act(&mut case);
+        case.monitor = OutageMonitor::new(settings).unwrap();
+        case.supply();
+        for _ in 0..3 {
+            // each quarter of an hour, in two messages, where each minute is expected; some others come each minute
+            case.readings(0..10, 1);
+            case.pass(SECOND_US);
+            (0..10).for_each(|point| case.say(point, Fact::Alive(case.now)));
+            case.readings(10..30, 14);
         }
-        case.pass(5 * MINUTE_US);
-        (case.outages, case.interruptions)
-    };
-    let expected = run(usize::MAX);
-    assert!(expected.0.len() > 1 || expected.1.len() > 1);
-    (0..acts.len()).for_each(|restart| assert_eq!(run(restart), expected, "before act {restart}"));
+        let n_open = case.outages.len();
+        assert_eq!(usize::from(n_open > 0), expected, "{:#?}", case.outages);
+    }
+}
+
+/// What is said and decided at random, with the switches moving.
+fn random_act(case: &mut Case, random: &mut Random) {
+    case.now += random.below(1_000_000) as Micros;
+    let point = random.below(30) as PointId;
+    let at = case.now - random.below(5_000_000) as Micros;
+    match random.below(40) {
+        0 => {
+            let branch = [103, 105, 107][random.below(3) as usize];
+            let found = case.branches.iter_mut().find(|other| other.branch == branch).unwrap();
+            found.is_closed ^= true;
+            case.supply();
+        }
+        1 => case.pass(MINUTE_US + random.below(180_000_000) as Micros),
+        2 | 3 => {
+            let ids: Vec<OutageId> = case.outages.keys().copied().collect();
+            if let Some(&id) = ids.get(random.below(ids.len().max(1) as u64) as usize) {
+                match random.below(2) {
+                    0 => case.monitor.close(id, case.now),
+                    _ => case.monitor.acknowledge(id, true),
+                };
+            }
+        }
+        4..16 => (0..6).for_each(|next| case.say((point + next) % 30, Fact::Gasp(at))),
+        16..20 => case.say(point, Fact::Restored(at)),
+        _ => case.say(point, Fact::Alive(at)),
+    }
+    if random.below(3) == 0 {
+        case.monitor.advance(case.now);
+    }
+}
+
+#[test]
+fn a_restart_at_any_moment_changes_nothing_of_what_is_told_from_then_on() {
+    let mut n_told = 0;
+    for seed in 0..40 {
+        let (mut random, mut other) = (Random::new(seed), Random::new(seed + 1_000));
+        let (mut case, mut restarted) = (Case::new(), Case::new());
+        let mut again = Random::new(seed);
+        for act in 0..300 {
+            random_act(&mut case, &mut random);
+            random_act(&mut restarted, &mut again);
+            let (expected, found) = (case.monitor.take_changes(), restarted.monitor.take_changes());
+            assert_eq!(found, expected, "seed {seed}, act {act}");
+            n_told += expected.len();
+            for (case, changes) in [(&mut case, expected), (&mut restarted, found)] {
+                for change in changes {
+                    match change {
+                        Change::Outage(row, 1) => drop(case.outages.insert(row.id, row)),
+                        Change::Outage(row, _) => drop(case.outages.remove(&row.id)),
+                        Change::Interruption(..) => {}
+                    }
+                }
+            }
+            if other.below(4) == 0 {
+                let text = serde_json::to_string(&restarted.monitor.state()).unwrap();
+                let state: MonitorState = serde_json::from_str(&text).unwrap();
+                restarted.monitor = OutageMonitor::restore(MonitorSettings::default(), state).unwrap();
+                let views: BTreeMap<OutageId, Outage> = restarted
+                    .monitor
+                    .take_changes()
+                    .into_iter()
+                    .filter_map(|change| match change {
+                        Change::Outage(row, 1) => Some((row.id, row)),
+                        _ => None,
+                    })
+                    .collect();
+                assert_eq!(views, restarted.outages, "seed {seed}, act {act}: its first changes are its views");
+            }
+        }
+    }
+    assert!(n_told > 1_000, "{n_told}");
 }

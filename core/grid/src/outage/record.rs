@@ -24,6 +24,33 @@ impl fmt::Display for OutageId {
     }
 }
 
+impl OutageId {
+    /// Reads what `Display` writes, and nothing else.
+    ///
+    /// ```
+    /// use flexmeter_grid::outage::{Device, OutageId};
+    /// let id = OutageId { device: Device::Branch(7), opened_at_us: 1_700_000_000_000_000 };
+    /// assert_eq!(OutageId::parse("branch-7-1700000000000000"), Some(id));
+    /// assert_eq!(OutageId::parse("branch-7"), None);
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, numbers) = text.split_once('-')?;
+        // either number may be negative, so the second hyphen of "7--5" is a sign
+        let split = numbers.char_indices().skip(1).find(|(_, character)| *character == '-')?.0;
+        let (number, opened_at_us) = (&numbers[..split], numbers.get(split + 1..)?.parse().ok()?);
+        let device = match kind {
+            "branch" => Device::Branch(number.parse().ok()?),
+            "node" => Device::Node(number.parse().ok()?),
+            "point" => Device::Point(number.parse().ok()?),
+            _ => return None,
+        };
+        let id = Self { device, opened_at_us };
+        // no second spelling: "+7", "007"
+        (id.to_string() == text).then_some(id)
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,6 +72,22 @@ pub enum CloseReason {
     Switched,
     /// It was part of another outage, which goes on.
     Merged,
+    /// An operator has said so.
+    Operator,
+}
+
+impl CloseReason {
+    /// The word used in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restored => "restored",
+            Self::NotConfirmed => "not_confirmed",
+            Self::Switched => "switched",
+            Self::Merged => "merged",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// An outage as it is known now. All times are µs.
@@ -104,4 +147,43 @@ pub enum Change {
     Outage(Outage, i64),
     /// Of the interruptions.
     Interruption(Interruption, i64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_was_written() {
+        for device in [Device::Branch(7), Device::Branch(-7), Device::Node(i64::MIN), Device::Point(0)] {
+            for opened_at_us in [1_700_000_000_000_000, 0, -5, Micros::MAX] {
+                let id = OutageId { device, opened_at_us };
+                assert_eq!(OutageId::parse(&id.to_string()), Some(id), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_outage_is_called_is_none() {
+        let more = format!("branch-7-{}0", Micros::MAX);
+        for text in [
+            "",
+            "-",
+            "branch",
+            "branch-",
+            "branch-7",
+            "branch-7-",
+            "branch--5",
+            "bus-7-5",
+            "branch-+7-5",
+            "branch-07-5",
+            "point--1-5",
+            "branch-7-5-5",
+            "branch-7-5 ",
+            &more,
+            "branch-é-5",
+        ] {
+            assert_eq!(OutageId::parse(text), None, "{text:?}");
+        }
+    }
 }

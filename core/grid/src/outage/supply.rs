@@ -52,7 +52,7 @@ pub struct MeteringPoint {
 }
 
 /// One grid as it is supplied now. What has no path to a source (an open switch) is absent from `nodes`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupplyMap {
     /// Nodes with supply.
     pub nodes: Vec<SuppliedNode>,
