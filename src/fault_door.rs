@@ -176,8 +176,8 @@ mod tests {
         let network = Network::from_pgm_json(NETWORK).unwrap();
         let areas = network.nodes().iter().map(|node| format!("{},mv1\n", node.id));
         let areas = format!("node_id,area\n{}", areas.collect::<String>());
-        let meters = "hardware_id,node_id,phases,role,accuracy_v,accuracy_p\nM-810,810,b,customer,0.005,0.01\n\
-            M-890,890,abc,customer,0.005,0.01\n";
+        let meters = "hardware_id,node_id,phases,role,accuracy_v,accuracy_p\nM-860,860,abc,customer,0.005,0.01\n\
+            M-840,840,abc,customer,0.005,0.01\n";
         Bundle::from_texts(
             NETWORK,
             &areas,
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_record_leads_to_the_line_of_the_fault() {
         let (bundle, lines) = (bundle(), line_facts(LINES).unwrap());
-        // all that is behind line 1001 is dark: node 802, and the meters at 810 and 890
+        // all that is behind line 1001 is dark: node 802, and the meters at 860 and 840
         let row = row(&bundle, &lines, &inquiry(RECORD, true, &[802])).unwrap();
         assert_eq!((row.branch_id, row.fault_type.as_str(), &*row.area), (1003, "AG", "mv1"));
         assert!((row.share - 0.327).abs() < 0.05 && row.resistance_ohm < 1.0, "{row:?}");

@@ -14,7 +14,7 @@ use super::decision::{Decided, decide};
 use super::documents::position;
 use super::newest::{self, IdPath};
 use super::{grid_of, known};
-use crate::live::{LiveGrid, LiveSnapshot};
+use crate::live::LiveGrid;
 use crate::rest::accept::Format;
 use crate::rest::guard::Caller;
 use crate::rest::parameters::{Parameters, limit};
@@ -208,7 +208,7 @@ fn check(id: &str, row: &ReconfigurationRow, log_time: EventTime) -> Result<(), 
         );
         return refuse(why, row.state);
     }
-    if log_time > row.expires_at {
+    if log_time >= row.expires_at {
         return refuse(
             format!("proposal {id} has expired at {}; wait for the next one", row.expires_at),
             "expired",
@@ -218,7 +218,7 @@ fn check(id: &str, row: &ReconfigurationRow, log_time: EventTime) -> Result<(), 
 }
 
 async fn decide_if_proposed(counter: &Counter, caller: &Caller, decision: Decision, id: &str) -> Result<Response, Problem> {
-    let snapshot: Arc<LiveSnapshot> = counter.state.live.snapshot(&caller.tenant);
+    let snapshot = counter.state.live.snapshot(&caller.tenant);
     let row = row(grid_of(&snapshot, &caller.tenant)?, id)?;
     check(id, row, snapshot.log_time())?;
     decide(counter, caller, decision, id, row.state).await

@@ -187,7 +187,7 @@ async fn a_proposed_reconfiguration_is_accepted_or_rejected_once() {
 async fn a_proposal_past_its_time_is_not_accepted() {
     let (mut door, stored) = door_with_log();
     let mut epoch = door.rows.epoch(|_| Vec::new());
-    epoch.partitions[0].log_time = minute(75);
+    epoch.partitions[0].log_time = minute(74);
     door.live.apply(&epoch);
     let answer = door.post("/api/v1/reconfigurations/prop-2/accept", "application/json", "").await;
     answer.problem(409, "not_proposed");
