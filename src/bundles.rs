@@ -7,8 +7,10 @@ use std::sync::Arc;
 use flexmeter_dataflows::Grid;
 use flexmeter_grid::GridError;
 use flexmeter_grid::bundle::{Bundle, Meter, Role, read_names};
-use flexmeter_grid::network::{BranchKind, Network};
+use flexmeter_grid::fault::{LineFacts, line_facts};
+use flexmeter_grid::network::{BranchKind, ComponentId, Network};
 use flexmeter_model::grid_bundle::{BundleArea, BundleBranch, BundleMeter, BundleNode, BundleSwitch};
+use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::{GridBundle, HardwareId, TenantId};
 
 use crate::config::{Config, ConfigError};
@@ -20,7 +22,12 @@ pub(crate) struct Grids {
     pub(crate) engine: BTreeMap<TenantId, Arc<Grid>>,
     /// For the counter.
     pub(crate) shown: BTreeMap<TenantId, Arc<GridBundle>>,
+    /// For fault location: lengths, phases and protective devices of branches, as far as a bundle gives them.
+    pub(crate) lines: BTreeMap<TenantId, Arc<Lines>>,
 }
+
+/// What `lines.csv` says, by id of the branch.
+pub(crate) type Lines = HashMap<ComponentId, LineFacts>;
 
 impl Grids {
     /// Reads the bundles that the configuration names.
@@ -35,15 +42,16 @@ impl Grids {
                 folder: folder.to_owned(),
                 reason,
             };
-            let (grid, shown) = read(folder).map_err(failed)?;
+            let (grid, shown, lines) = read(folder).map_err(failed)?;
             grids.engine.insert(tenant.clone(), Arc::new(grid));
+            grids.lines.insert(tenant.clone(), Arc::new(lines));
             grids.shown.insert(tenant, Arc::new(shown));
         }
         Ok(grids)
     }
 }
 
-fn read(folder: &Path) -> Result<(Grid, GridBundle), String> {
+fn read(folder: &Path) -> Result<(Grid, GridBundle, Lines), String> {
     let text = |file: &str| {
         std::fs::read_to_string(folder.join(file))
             .map_err(|error| format!("{file}: {error}; a bundle has network.json, areas.csv, meters.csv and switches.csv"))
@@ -69,21 +77,39 @@ fn read(folder: &Path) -> Result<(Grid, GridBundle), String> {
     } else {
         HashMap::new()
     };
+    let lines = if folder.join("lines.csv").exists() {
+        read_lines(&bundle.network, &text("lines.csv")?)?
+    } else {
+        Lines::new()
+    };
     let grid = Grid::new(bundle).map_err(words)?;
     let shown = shown(&grid, &names);
-    Ok((grid, shown))
+    Ok((grid, shown, lines))
+}
+
+fn read_lines(network: &Network, text: &str) -> Result<Lines, String> {
+    let lines = line_facts(text).map_err(|error| error.to_string())?;
+    match lines.keys().filter(|id| network.branch_index(**id).is_none()).min() {
+        Some(id) => Err(format!("lines.csv: branch {id} is not in network.json")),
+        None => Ok(lines),
+    }
 }
 
 /// A device whose name cannot be a topic level could never be heard.
 fn check_devices(bundle: &Bundle) -> Result<(), String> {
     let check = |file: &str, index: usize, id: &str| {
         // the header is line 1
-        HardwareId::new(id).map(drop).map_err(|error| {
-            format!(
-                "{file} line {}: hardware_id {id:?}: {error}; use the id that the device sends",
+        let refused = |why: String| {
+            Err(format!(
+                "{file} line {}: hardware_id {id:?}: {why}; use the id that the device sends",
                 index + 2
-            )
-        })
+            ))
+        };
+        match HardwareId::new(id) {
+            Ok(id) if id.as_str() == OPERATOR => refused("is the platform's own".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => refused(error.to_string()),
+        }
     };
     for (index, meter) in bundle.meters.iter().enumerate() {
         check("meters.csv", index, &meter.hardware_id)?;
@@ -242,7 +268,7 @@ mod tests {
                 {"id":8,"from_node":2,"to_node":3,"from_status":1,"to_status":1,"r1":0.1,"x1":0.1,"c1":0,"tan1":0}],
         "source":[{"id":6,"node":1,"status":1,"u_ref":1}],
         "sym_load":[{"id":7,"node":2,"status":1,"type":0,"p_specified":0,"q_specified":0}]}}"#;
-    const FILES: [(&str, &str); 5] = [
+    const FILES: [(&str, &str); 6] = [
         ("network.json", NETWORK),
         ("areas.csv", "node_id,area\n1,mv1\n2,mv1/lv1\n3,mv1/lv1\n"),
         (
@@ -251,9 +277,10 @@ mod tests {
         ),
         ("switches.csv", "branch_id,normal,controllable,hardware_id\n8,closed,true,\n"),
         ("names.csv", "id,name\n2,high street\n"),
+        ("lines.csv", "branch_id,length_m,phases,device\n8,120,,1\n"),
     ];
 
-    fn read_with(file: &str, text: Option<&str>) -> Result<(Grid, GridBundle), String> {
+    fn read_with(file: &str, text: Option<&str>) -> Result<(Grid, GridBundle, Lines), String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, default) in FILES {
             let text = if name == file { text } else { Some(default) };
@@ -266,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_bundle_is_shown_with_areas_names_and_feeders() {
-        let (_, shown) = read_with("", None).unwrap();
+        let (_, shown, lines) = read_with("", None).unwrap();
         let paths: Vec<&str> = shown.areas.iter().map(|area| &*area.path).collect();
         assert_eq!(paths, ["mv1", "mv1/lv1"]);
         assert_eq!((shown.areas[1].n_nodes, shown.areas[1].n_meters), (2, 1));
@@ -280,6 +307,7 @@ mod tests {
             "the device it has when the file names none"
         );
         assert!(!shown.is_three_phase, "the lines have no zero sequence");
+        assert_eq!((lines[&8].length_m, lines[&8].has_device), (Some(120.0), true));
     }
 
     #[test]
@@ -307,10 +335,22 @@ mod tests {
             "switches.csv line 2: hardware_id \"a b\"",
         );
         check("names.csv", Some("id,name\n99,x\n"), "names.csv line 2: 99 is not in network.json");
+        check(
+            "lines.csv",
+            Some("branch_id,length_m,phases,device\n99,1,,\n"),
+            "lines.csv: branch 99 is not in network.json",
+        );
+        check("lines.csv", Some("branch_id,length_m,phases,device\n8,far,,\n"), "lines.csv line 2");
+        check(
+            "meters.csv",
+            Some(&FILES[2].1.replace("M,", "flexmeter-operator,")),
+            "meters.csv line 2: hardware_id \"flexmeter-operator\": is the platform's own",
+        );
     }
 
     #[test]
-    fn a_bundle_without_names_is_a_bundle() {
+    fn a_bundle_without_names_or_lines_is_a_bundle() {
         assert_eq!(read_with("names.csv", None).unwrap().1.nodes[1].name, None);
+        assert!(read_with("lines.csv", None).unwrap().2.is_empty());
     }
 }

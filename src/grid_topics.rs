@@ -1,31 +1,40 @@
 //! What the grid engine says, over MQTT: `…/grid/{area}/estimate` when an area's estimate has changed, `…/grid/{area}/topology` when one
-//! of its switches has.
+//! of its switches has or, at a top area, a proposal to switch otherwise; `…/grid/{area}/outages` and `…/grid/{area}/faults`. And
+//! [`commands`] to switches.
 //!
 //! The distributor leaves news here and never waits: of each topic only the newest is kept, and it goes out at most once in
-//! [`TOPIC_EVERY`]. Messages are retained, so whoever subscribes later begins with the newest.
+//! [`TOPIC_EVERY`]. Messages are retained, so whoever subscribes later begins with the newest; commands are not.
+
+mod commands;
+mod operations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use flexmeter_connectors::mqtt::Broker;
 use flexmeter_connectors::mqtt::broker::Qos;
 use flexmeter_model::grid_bundle::BundleSwitch;
-use flexmeter_model::outcome::{AreaEstimate, GridOutcome, SwitchRow};
+use flexmeter_model::outcome::{AreaEstimate, FaultRow, GridOutcome, OutageRow, ReconfigurationRow, RowChange, SwitchCommand, SwitchRow};
 use flexmeter_model::record::PAYLOAD_LEN_MAX;
-use flexmeter_model::{GridBundle, TenantId};
+use flexmeter_model::{EventTime, GridBundle, TenantId};
 use flexmeter_queries::rest::grid::{EstimateDocument, SwitchDocument};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use commands::Commands;
+use operations::ByArea;
+
 /// A topic says something at most this often.
 pub(crate) const TOPIC_EVERY: Duration = Duration::from_secs(1);
 
-/// News that has not been published: bounded by the areas and switches there are.
+/// News that has not been published: bounded by the areas, switches and rows there are.
 #[derive(Debug, Default)]
 pub(crate) struct GridNews {
+    /// Whether anybody publishes it: else it would pile up.
+    is_heard: bool,
     waiting: Mutex<Waiting>,
     came: Notify,
 }
@@ -35,17 +44,31 @@ struct Waiting {
     /// The newest estimate of each area; `None` where the area is no more.
     estimates: BTreeMap<Place, Option<Arc<AreaEstimate>>>,
     switches: BTreeMap<Branch, SwitchRow>,
+    outages: BTreeMap<Key, Option<Arc<OutageRow>>>,
+    reconfigurations: BTreeMap<Key, Option<Arc<ReconfigurationRow>>>,
+    faults: BTreeMap<Key, Option<Arc<FaultRow>>>,
+    commands: BTreeMap<Key, Option<Arc<SwitchCommand>>>,
 }
 
 /// A tenant's branch.
 type Branch = (TenantId, i64);
 /// A tenant's area.
 type Place = (TenantId, Arc<str>);
+/// A row of a tenant's view.
+type Key = (TenantId, Arc<str>);
 
 impl GridNews {
+    /// No news yet; `is_heard` if somebody will [`publish`] it.
+    pub(crate) fn new(is_heard: bool) -> Self {
+        Self {
+            is_heard,
+            ..Self::default()
+        }
+    }
+
     /// Takes over what an epoch says about grids.
     pub(crate) fn post(&self, outcome: &GridOutcome) {
-        if outcome.is_empty() {
+        if outcome.is_empty() || !self.is_heard {
             return;
         }
         let mut waiting = self.waiting.lock();
@@ -59,8 +82,19 @@ impl GridNews {
         for switch in &outcome.switches {
             waiting.switches.insert((switch.tenant.clone(), switch.branch_id), switch.clone());
         }
+        note(&mut waiting.outages, &outcome.outages);
+        note(&mut waiting.reconfigurations, &outcome.reconfigurations);
+        note(&mut waiting.faults, &outcome.faults);
+        note(&mut waiting.commands, &outcome.commands);
         drop(waiting);
         self.came.notify_one();
+    }
+}
+
+/// The newest of each row counts.
+fn note<R>(waiting: &mut BTreeMap<Key, Option<Arc<R>>>, changes: &[RowChange<R>]) {
+    for change in changes {
+        waiting.insert((change.tenant.clone(), change.key.clone()), change.new.clone());
     }
 }
 
@@ -72,14 +106,64 @@ struct Publisher {
     area_of: HashMap<Branch, Arc<str>>,
     /// Where the switches stand.
     switches: HashMap<Branch, SwitchRow>,
+    outages: ByArea<OutageRow>,
+    proposals: ByArea<ReconfigurationRow>,
+    faults: ByArea<FaultRow>,
+    commands: Commands,
     estimates: BTreeMap<Place, Option<Arc<AreaEstimate>>>,
+    /// Areas with something to say, by what it is about.
     topologies: BTreeSet<Place>,
-    /// When a topic may speak again; entries of the past are dropped.
-    quiet_until: HashMap<String, Instant>,
+    outage_areas: BTreeSet<Place>,
+    fault_areas: BTreeSet<Place>,
+    quiet: Quiet,
+}
+
+/// When topics may speak again.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// Entries of the past are dropped.
+    until: HashMap<String, Instant>,
+    /// When somebody who had to wait may speak.
+    next: Option<Instant>,
+}
+
+impl Quiet {
+    fn begin(&mut self, now: Instant) {
+        self.until.retain(|_, until| *until > now);
+        self.next = None;
+    }
+
+    fn may_speak(&mut self, topic: &str, now: Instant) -> bool {
+        if let Some(&until) = self.until.get(topic) {
+            self.next = Some(self.next.map_or(until, |next| next.min(until)));
+            return false;
+        }
+        self.until.insert(topic.to_owned(), now + TOPIC_EVERY);
+        true
+    }
+
+    /// Says what may be said of areas, and takes them off the list.
+    fn speak(&mut self, areas: &mut BTreeSet<Place>, what: &str, now: Instant, payload: impl Fn(&Place) -> Bytes) -> Vec<Message> {
+        let mut messages = Vec::new();
+        areas.retain(|place| {
+            let topic = format!("flexmeter/{}/grid/{}/{what}", place.0, place.1);
+            let goes = self.may_speak(&topic, now);
+            if goes {
+                messages.push((topic, payload(place)));
+            }
+            !goes
+        });
+        messages
+    }
 }
 
 /// A message on its way.
 type Message = (String, Bytes);
+
+/// The area at the top of a path.
+fn top(area: &str) -> &str {
+    area.split('/').next().unwrap_or(area)
+}
 
 impl Publisher {
     fn new(bundles: &BTreeMap<TenantId, Arc<GridBundle>>) -> Self {
@@ -96,62 +180,85 @@ impl Publisher {
             by_area,
             area_of,
             switches: HashMap::new(),
+            outages: ByArea::default(),
+            proposals: ByArea::default(),
+            faults: ByArea::default(),
+            commands: Commands::default(),
             estimates: BTreeMap::new(),
             topologies: BTreeSet::new(),
-            quiet_until: HashMap::new(),
+            outage_areas: BTreeSet::new(),
+            fault_areas: BTreeSet::new(),
+            quiet: Quiet::default(),
         }
     }
 
-    fn take(&mut self, news: &GridNews) {
-        let Waiting { mut estimates, switches } = std::mem::take(&mut *news.waiting.lock());
-        self.estimates.append(&mut estimates);
-        for (branch, row) in switches {
+    fn take(&mut self, news: &GridNews, now: Instant) {
+        let mut waiting = std::mem::take(&mut *news.waiting.lock());
+        self.estimates.append(&mut waiting.estimates);
+        for (branch, row) in waiting.switches {
             if let Some(area) = self.area_of.get(&branch) {
                 self.topologies.insert((branch.0.clone(), area.clone()));
             }
             self.switches.insert(branch, row);
         }
+        self.outages
+            .take(waiting.outages, |_, row| Some(row.area.clone()), &mut self.outage_areas);
+        self.faults
+            .take(waiting.faults, |_, row| Some(row.area.clone()), &mut self.fault_areas);
+        let area_of = &self.area_of;
+        let top_area = |key: &Key, row: &ReconfigurationRow| {
+            let mut areas = row
+                .operations
+                .iter()
+                .filter_map(|step| area_of.get(&(key.0.clone(), step.branch_id)));
+            areas.next().map(|area| Arc::from(top(area)))
+        };
+        self.proposals.take(waiting.reconfigurations, top_area, &mut self.topologies);
+        self.commands.take(waiting.commands, now);
     }
 
-    /// The messages that may go out now, and when the next one may.
+    /// The messages to retain that may go out now, and when the next one may.
     fn due(&mut self, now: Instant) -> (Vec<Message>, Option<Instant>) {
-        self.quiet_until.retain(|_, until| *until > now);
-        let mut messages = Vec::new();
-        let mut next: Option<Instant> = None;
-        let mut may_speak = |topic: &str, quiet_until: &mut HashMap<String, Instant>| match quiet_until.get(topic) {
-            Some(&until) => {
-                next = Some(next.map_or(until, |next| next.min(until)));
-                false
-            }
-            None => {
-                quiet_until.insert(topic.to_owned(), now + TOPIC_EVERY);
-                true
-            }
-        };
+        let quiet = &mut self.quiet;
+        quiet.begin(now);
+        let mut messages = quiet.speak(&mut self.outage_areas, "outages", now, |place| {
+            operations::outages(&self.outages, place)
+        });
+        messages.append(&mut quiet.speak(&mut self.fault_areas, "faults", now, |place| {
+            operations::faults(&self.faults, place)
+        }));
+        messages.append(&mut quiet.speak(&mut self.topologies, "topology", now, |place| {
+            topology_payload(place, self.by_area.get(place), &self.switches, &self.proposals)
+        }));
         self.estimates.retain(|(tenant, area), estimate| {
             let topic = format!("flexmeter/{tenant}/grid/{area}/estimate");
-            let goes = may_speak(&topic, &mut self.quiet_until);
+            let goes = quiet.may_speak(&topic, now);
             if goes {
                 // an empty retained message takes the last one away
                 messages.push((topic, estimate.as_deref().map_or_else(Bytes::new, estimate_payload)));
             }
             !goes
         });
-        self.topologies.retain(|place| {
-            let (tenant, area) = place;
-            let topic = format!("flexmeter/{tenant}/grid/{area}/topology");
-            let goes = may_speak(&topic, &mut self.quiet_until);
-            if goes {
-                let switches = self.by_area.get(place).into_iter().flatten();
-                let now = |switch: &BundleSwitch| self.switches.get(&(tenant.clone(), switch.branch_id));
-                let switches: Vec<SwitchDocument> = switches.map(|switch| SwitchDocument::new(switch, now(switch))).collect();
-                let payload = serde_json::json!({ "area": &**area, "switches": switches });
-                messages.push((topic, payload.to_string().into()));
-            }
-            !goes
-        });
-        (messages, next)
+        (messages, quiet.next)
     }
+}
+
+/// All switches of an area and, at the top, the last proposals to switch otherwise.
+fn topology_payload(
+    place: &Place,
+    switches: Option<&Vec<BundleSwitch>>,
+    positions: &HashMap<Branch, SwitchRow>,
+    proposals: &ByArea<ReconfigurationRow>,
+) -> Bytes {
+    let (tenant, area) = place;
+    let now = |switch: &BundleSwitch| positions.get(&(tenant.clone(), switch.branch_id));
+    let switches = switches.into_iter().flatten();
+    let switches: Vec<SwitchDocument> = switches.map(|switch| SwitchDocument::new(switch, now(switch))).collect();
+    let mut payload = serde_json::json!({ "area": &**area, "switches": switches });
+    if top(area) == &**area {
+        payload["reconfigurations"] = operations::proposals(proposals, place);
+    }
+    payload.to_string().into()
 }
 
 /// The estimate as JSON; without its nodes where they would make it longer than a payload may be.
@@ -180,22 +287,30 @@ pub(crate) async fn publish(news: Arc<GridNews>, bundles: BTreeMap<TenantId, Arc
             () = news.came.notified() => {}
             () = sleep => {}
         }
-        publisher.take(&news);
-        let (messages, next) = publisher.due(Instant::now());
-        wake = next;
-        for (topic, payload) in messages {
-            if let Err(error) = broker.publish(&topic, payload, true, Qos::AtLeastOnce).await {
+        let now = Instant::now();
+        publisher.take(&news, now);
+        let (commands, next_command) = publisher.commands.due(now, time_of_day());
+        let (messages, next) = publisher.due(now);
+        wake = next.into_iter().chain(next_command).min();
+        let commands = commands.into_iter().map(|message| (message, false));
+        for ((topic, payload), retain) in commands.chain(messages.into_iter().map(|message| (message, true))) {
+            if let Err(error) = broker.publish(&topic, payload, retain, Qos::AtLeastOnce).await {
                 tracing::warn!("{error}");
             }
         }
     }
 }
 
+fn time_of_day() -> EventTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EventTime::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use flexmeter_model::EventTime;
-    use flexmeter_model::outcome::{GridQuality, NodeState};
+    use flexmeter_model::HardwareId;
+    use flexmeter_model::outcome::{GridQuality, NodeState, SwitchOperation};
     use serde_json::Value;
 
     use super::*;
@@ -244,12 +359,12 @@ mod tests {
 
     #[test]
     fn a_topic_speaks_once_a_second_and_the_newest_wins() {
-        let (news, mut publisher, start) = (GridNews::default(), Publisher::new(&BTreeMap::new()), Instant::now());
+        let (news, mut publisher, start) = (GridNews::new(true), Publisher::new(&BTreeMap::new()), Instant::now());
         let mut post = |voltages_v: &[f64], after_ms: u64| {
             for &v in voltages_v {
                 news.post(&areas(vec![estimate("mv1/lv1", 1, v)]));
             }
-            publisher.take(&news);
+            publisher.take(&news, start);
             publisher.due(start + Duration::from_millis(after_ms))
         };
         let (messages, next) = post(&[230.0, 231.0], 0);
@@ -279,7 +394,7 @@ mod tests {
             switches: vec![switch(1, "mv1"), switch(2, "mv1"), switch(3, "mv1/lv1")],
             ..GridBundle::default()
         };
-        let (news, mut publisher) = (GridNews::default(), Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))])));
+        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))])));
         let row = |closed: bool| SwitchRow {
             tenant: tenant(),
             branch_id: 2,
@@ -291,7 +406,7 @@ mod tests {
             switches: vec![row(true), row(false)],
             ..GridOutcome::default()
         });
-        publisher.take(&news);
+        publisher.take(&news, Instant::now());
         let (messages, _) = publisher.due(Instant::now());
         let [(topic, document)] = &said(&messages)[..] else {
             panic!("{messages:?}")
@@ -307,14 +422,68 @@ mod tests {
     }
 
     #[test]
+    fn a_proposal_is_told_with_the_topology_of_its_grids_top_area() {
+        let switch = BundleSwitch {
+            branch_id: 3,
+            hardware_id: "SW-3".to_owned(),
+            area: "mv1/lv1".into(),
+            normally_closed: true,
+            controllable: true,
+        };
+        let bundle = GridBundle {
+            switches: vec![switch],
+            ..GridBundle::default()
+        };
+        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))])));
+        let row = ReconfigurationRow {
+            state: "proposed",
+            reason: None,
+            decided_by: None,
+            operations: vec![SwitchOperation {
+                branch_id: 3,
+                hardware_id: HardwareId::new("SW-3").unwrap(),
+                close: false,
+            }],
+            n_done: 0,
+            loss_before_w: 2.0,
+            loss_after_w: 1.0,
+            loss_d4_6_w: None,
+            voltage_min_pu: [0.9, 0.95],
+            proposed_at: EventTime::from_micros(0),
+            expires_at: EventTime::from_micros(9),
+            changed_at: EventTime::from_micros(0),
+        };
+        let change = RowChange {
+            tenant: tenant(),
+            key: "prop-1".into(),
+            new: Some(Arc::new(row)),
+        };
+        news.post(&GridOutcome {
+            reconfigurations: vec![change],
+            ..GridOutcome::default()
+        });
+        publisher.take(&news, Instant::now());
+        let (messages, _) = publisher.due(Instant::now());
+        let [(topic, document)] = &said(&messages)[..] else {
+            panic!("{messages:?}")
+        };
+        assert_eq!(*topic, "flexmeter/default/grid/mv1/topology");
+        let proposal = &document["reconfigurations"][0];
+        assert_eq!(
+            (&proposal["proposalId"], &proposal["plan"][0]["position"]),
+            (&"prop-1".into(), &"open".into())
+        );
+    }
+
+    #[test]
     fn an_area_that_is_no_more_is_taken_away() {
-        let (news, mut publisher) = (GridNews::default(), Publisher::new(&BTreeMap::new()));
+        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::new()));
         news.post(&areas(vec![estimate("mv1", 1, 230.0)]));
         news.post(&GridOutcome {
             gone: vec![(tenant(), "mv1".into())],
             ..GridOutcome::default()
         });
-        publisher.take(&news);
+        publisher.take(&news, Instant::now());
         let (messages, _) = publisher.due(Instant::now());
         assert_eq!(messages, [("flexmeter/default/grid/mv1/estimate".to_owned(), Bytes::new())]);
     }

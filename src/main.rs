@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod fault_door;
 mod grid;
 mod grid_topics;
 mod install;

@@ -15,6 +15,7 @@ use flexmeter_connectors::mqtt::Broker;
 use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
 use flexmeter_model::TenantId;
 use flexmeter_model::message::DeviceMessage;
+use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::RecordKind;
 use flexmeter_queries::auth::{AuthConfig, Authenticator};
 use flexmeter_queries::catalog::{HistorySource, HistoryView};
@@ -30,6 +31,7 @@ use crate::bundles::Grids;
 use crate::checkpoint::CheckpointStore;
 use crate::cli::Role;
 use crate::config::{Config, ConfigError, UnknownDevices};
+use crate::fault_door::fault_door;
 use crate::grid_topics::{self, GridNews};
 use crate::pipeline::{self, Parts, Progress};
 use crate::secrets::Secrets;
@@ -175,8 +177,8 @@ impl Platform {
             Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())?
         };
         let metrics = install_metrics()?;
-        let news = Arc::new(GridNews::default());
         let bundles = grids.shown.clone();
+        let news = Arc::new(GridNews::new(roles.bridge && !bundles.is_empty()));
         let log = log::open(&config.log, &config.data_dir)
             .await
             .context("the inbound log does not open")?;
@@ -238,6 +240,7 @@ impl Platform {
     ) -> anyhow::Result<()> {
         let history = Arc::new(LakeHistory::default());
         let live = Arc::new(LiveStore::with_grids(grids.shown.clone()));
+        let faults = fault_door(&grids);
         let street = Street::start(street_parts(
             config,
             grids,
@@ -294,6 +297,7 @@ impl Platform {
             readiness: Arc::new(move || readiness(&trouble, &progress, &history)),
             metrics: Arc::new(move || metrics.render()),
             log: log_door(Arc::clone(&self.log)),
+            faults,
         };
         let serve = rest::serve(RestConfig::default(), listener, state, is_true(stopped));
         self.servers.push(tokio::spawn(async move {
@@ -454,7 +458,8 @@ fn street_parts(
     })
 }
 
-/// What becomes of devices nobody announced. A grid bundle announces its meters and switches.
+/// What becomes of devices nobody announced. A grid bundle announces its meters and switches; the platform's own device, in whose name
+/// operators decide, needs nobody to.
 fn unknown_devices(config: &Config, grids: &Grids) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
     let (UnknownDevices::Reject, Some(file)) = (config.devices.unknown, &config.devices.known_file) else {
         return Ok(flexmeter_dataflows::UnknownDevices::Accept);
@@ -473,8 +478,10 @@ fn unknown_devices(config: &Config, grids: &Grids) -> anyhow::Result<flexmeter_d
         let switches = grid.switches.iter().map(|switch| &switch.hardware_id);
         meters.chain(switches).map(|id| (tenant.to_string(), id.clone()))
     });
+    let tenants = config.mqtt.tenants.iter().map(String::as_str).chain([DEFAULT_TENANT]);
+    let platform = tenants.map(|tenant| (tenant.to_owned(), OPERATOR.to_owned()));
     Ok(flexmeter_dataflows::UnknownDevices::Reject {
-        known: Arc::new(known.chain(in_grids).collect()),
+        known: Arc::new(known.chain(in_grids).chain(platform).collect()),
     })
 }
 

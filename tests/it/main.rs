@@ -13,6 +13,7 @@ mod idle;
 mod kill;
 mod ledger;
 mod mqtt;
+mod operations;
 mod outages;
 mod readme;
 mod recording;

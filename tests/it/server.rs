@@ -262,9 +262,16 @@ impl Server {
 
     /// The same for a PUT of a JSON body.
     pub(crate) async fn put(&self, path: &str, body: &str) -> (u16, String) {
-        let request = self
-            .http
-            .put(self.url(path))
+        self.send(self.http.put(self.url(path)), body).await
+    }
+
+    /// The same for a POST.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        self.send(self.http.post(self.url(path)), body).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, body: &str) -> (u16, String) {
+        let request = request
             .basic_auth("admin", Some(ADMIN_PASSWORD))
             .header("content-type", "application/json")
             .body(body.to_owned())

@@ -1,6 +1,7 @@
 //! How a payload becomes log records: a batch is taken apart, each message filed under its device, nothing judged.
 
 use bytes::Bytes;
+use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::{PAYLOAD_LEN_MAX, RecordKind};
 use flexmeter_model::split::split_payload;
 
@@ -17,8 +18,9 @@ pub fn records(filing: &Filing<'_>, redelivered: bool, payload: &Bytes) -> Vec<N
         return vec![oversized(filing, redelivered, payload)];
     }
     let pieces = split_payload(payload).map(|piece| {
-        // A device is filed under its login whatever its payload says: the engine compares the two.
-        let named = piece.hardware_id.filter(|_| !filing.bound);
+        // A device is filed under its login whatever its payload says: the engine compares the two. So is who claims to be the platform
+        // itself under its topic, and becomes a rejection.
+        let named = piece.hardware_id.filter(|named| !filing.bound && *named != OPERATOR);
         let hardware_id = named.map_or_else(|| filing.hardware_id.to_owned(), std::borrow::Cow::into_owned);
         record(filing, filing.kind, hardware_id, redelivered, payload.slice_ref(piece.bytes))
     });
@@ -83,6 +85,15 @@ mod tests {
             &[("gw", r#"{"hardwareId":"a b"}"#)],
         );
         check(&filing("", false), "nonsense", &[("", "nonsense")]);
+    }
+
+    #[test]
+    fn who_claims_to_be_the_platform_is_not_filed_under_its_name() {
+        let claim = r#"{"hardwareId":"flexmeter-operator","type":"DeviceAlert","request":{"type":"outage.closed"}}"#;
+        let escaped = r#"{"hardwareId":"flexmeter\u002doperator"}"#;
+        check(&filing("gw", false), claim, &[("gw", claim)]);
+        check(&filing("gw", false), escaped, &[("gw", escaped)]);
+        check(&filing("", false), &format!("[{claim}]"), &[("", claim)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::{HardwareId, TenantId};
 use hmac::{Hmac, Mac};
 use parking_lot::Mutex;
@@ -89,14 +90,14 @@ pub enum Speaker<'a> {
 }
 
 /// Who a user name stands for: `admin`, `{tenant}/{hardwareId}` or, for the default tenant, `{hardwareId}`. `None` when it is no
-/// possible name. It says nothing about passwords.
+/// possible name, or the platform's own device's, which nobody can be. It says nothing about passwords.
 #[must_use]
 pub fn speaker(user: &str) -> Option<Speaker<'_>> {
     if user == ADMIN_USER {
         return Some(Speaker::Admin);
     }
     let (tenant, hardware_id) = user.split_once('/').unwrap_or((DEFAULT_TENANT, user));
-    HardwareId::new(hardware_id).ok()?;
+    HardwareId::new(hardware_id).ok().filter(|id| id.as_str() != OPERATOR)?;
     Some(Speaker::Device { tenant, hardware_id })
 }
 
@@ -252,6 +253,14 @@ mod tests {
         for user in ["", "/", "a/b/c", "a b", "+", "default/", "default/#", "m\0"] {
             let (tenant, id) = user.split_once('/').unwrap_or(("default", user));
             check(user, &device_password(&key(), tenant, id), None);
+        }
+    }
+
+    #[test]
+    fn nobody_logs_in_as_the_platforms_own_device() {
+        for user in [OPERATOR.to_owned(), format!("default/{OPERATOR}"), format!("north/{OPERATOR}")] {
+            let (tenant, id) = user.split_once('/').unwrap_or(("default", user.as_str()));
+            check(&user, &device_password(&key(), tenant, id), None);
         }
     }
 

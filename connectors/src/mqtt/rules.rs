@@ -5,10 +5,13 @@
 //! | device | its own `events`; the legacy inputs (default tenant) | its own `commands`, literally |
 //! | admin | `events` of any device, `commands`, `grid/…`, the legacy inputs | any filter whose first level is `flexmeter` or `SiteWhere`; shared too |
 //! | anyone (insecure) | as admin, and every topic outside the two roots | everything but `$SYS` |
+//!
+//! Nobody publishes for the platform's own device ([`OPERATOR`]): what operators decide comes in through doors that know who decides.
 
 use std::collections::HashSet;
 
 use flexmeter_model::TenantId;
+use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::RecordKind;
 
 use super::config::DEFAULT_TENANT;
@@ -70,6 +73,7 @@ pub fn publish<'a>(tenants: &HashSet<TenantId>, speaker: Speaker<'a>, topic: &'a
         Topic::Invalid => refuse(Refusal::InvalidTopic),
         Topic::Free if speaker == Speaker::Anyone => Verdict::Forward,
         Topic::Free => refuse(Refusal::Forbidden),
+        Topic::Events { hardware_id: OPERATOR, .. } => refuse(Refusal::Forbidden),
         Topic::Events { tenant, hardware_id } => match speaker {
             Speaker::Device {
                 tenant: own,
@@ -179,6 +183,17 @@ mod tests {
         check(Speaker::Admin, "flexmeter/nowhere/m-1/commands", "unknown_tenant");
         check(Speaker::Admin, "flexmeter/north/grid/mv1/lv07/topology", "forward");
         check(Speaker::Admin, "building/7", "forbidden");
+    }
+
+    #[test]
+    fn nobody_publishes_for_the_platforms_own_device() {
+        let device = Speaker::Device {
+            tenant: "default",
+            hardware_id: OPERATOR,
+        };
+        for speaker in [device, M1, Speaker::Admin, Speaker::Anyone] {
+            check(speaker, "flexmeter/default/flexmeter-operator/events", "forbidden");
+        }
     }
 
     #[test]

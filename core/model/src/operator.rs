@@ -7,10 +7,14 @@ use crate::message::{DeviceMessage, DeviceRequest};
 use crate::outcome::{AlertLevel, AlertRow};
 use crate::time::EventTime;
 
+mod fault;
+
+pub use fault::{fault_metadata, read_fault};
+
 /// Hardware id of the platform itself, in every tenant.
 pub const OPERATOR: &str = "flexmeter-operator";
 
-/// Alert type of a located fault; its metadata are made by [`located`] and read by the engine.
+/// Alert type of a located fault; its metadata are made by [`fault_metadata`] and read by [`read_fault`].
 pub const FAULT_LOCATED: &str = "fault.located";
 
 /// What an operator has decided.
@@ -96,7 +100,7 @@ mod tests {
     use crate::outcome::Device;
     use crate::{HardwareId, TenantId};
 
-    fn row(message: DeviceMessage) -> AlertRow {
+    pub(super) fn row(message: DeviceMessage) -> AlertRow {
         let DeviceRequest::Alert(alert) = message.request else {
             panic!("no alert");
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{acknowledgements, alerts, grid, latest, load_profile, measurements, rejections};
+use crate::{acknowledgements, alerts, grid, latest, load_profile, measurements, operations, rejections};
 
 /// Key of a column's comment in its Arrow field metadata; Delta, Spark and DataFusion look for the same word.
 pub const COMMENT_KEY: &str = "comment";
@@ -188,6 +188,10 @@ pub const TABLES: &[TableDef] = &[
     grid::STATE,
     grid::QUALITY,
     grid::SWITCHES,
+    operations::OUTAGES,
+    operations::RELIABILITY,
+    operations::RECONFIGURATIONS,
+    operations::FAULTS,
     grid::METERS,
     grid::AREAS,
     grid::NODES,
@@ -267,6 +271,18 @@ mod tests {
         ];
         assert!(promised.iter().all(|column| quality.contains(column)), "{quality:?}");
         assert_eq!(columns("meters")[..4], ["hardware_id", "node_id", "area", "feeder"]);
+        let outages = columns("outages");
+        let promised = [
+            "outage_id",
+            "area",
+            "device",
+            "n_customers",
+            "n_gasps",
+            "opened_at",
+            "closed_at",
+            "confidence",
+        ];
+        assert!(promised.iter().all(|column| outages.contains(column)), "{outages:?}");
     }
 
     #[test]

@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
-    TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, Session, TableProvider};
@@ -17,13 +14,14 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use flexmeter_model::EventTime;
 use flexmeter_model::outcome::{AreaEstimate, GridStateRow};
 use flexmeter_tables::grid_history::suspects_json;
 use flexmeter_tables::{TableDef, grid};
 
+use super::columns::{floats, floats_or_null, ints, longs, longs_or_null, times_or_null, truths, words, words_or_null};
 use super::conform::planning_schema;
 use super::latest::{texts, unknown_column};
+use super::operations;
 use super::pushdown::KeyFilter;
 use crate::live::LiveGrid;
 
@@ -45,49 +43,17 @@ pub(super) fn provider(table: &TableDef, grid: &Arc<LiveGrid>) -> Result<Option<
         name if name == grid::AREAS.name => areas(grid),
         name if name == grid::NODES.name => nodes(grid),
         name if name == grid::BRANCHES.name => branches(grid),
-        _ => return Ok(None),
+        _ => match operations::columns(table, grid) {
+            Some(columns) => columns,
+            None => return Ok(None),
+        },
     };
     let schema = planning_schema(table.columns);
     let batch = RecordBatch::try_new(schema.clone(), columns)?;
     Ok(Some(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?)))
 }
 
-fn words<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
-    Arc::new(StringViewArray::from_iter_values(values))
-}
-
-fn words_or_null<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
-    Arc::new(values.collect::<StringViewArray>())
-}
-
-fn longs(values: impl Iterator<Item = i64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(values))
-}
-
-fn longs_or_null(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
-    Arc::new(values.collect::<Int64Array>())
-}
-
-fn ints(values: impl Iterator<Item = u32>) -> ArrayRef {
-    Arc::new(Int32Array::from_iter_values(
-        values.map(|value| i32::try_from(value).unwrap_or(i32::MAX)),
-    ))
-}
-
-fn floats(values: impl Iterator<Item = f64>) -> ArrayRef {
-    Arc::new(Float64Array::from_iter_values(values))
-}
-
-fn truths(values: impl Iterator<Item = bool>) -> ArrayRef {
-    Arc::new(values.map(Some).collect::<BooleanArray>())
-}
-
-fn times_or_null(values: impl Iterator<Item = Option<EventTime>>) -> ArrayRef {
-    let micros = values.map(|time| time.map(EventTime::micros));
-    Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
-}
-
-fn position(closed: bool) -> &'static str {
+pub(super) fn position(closed: bool) -> &'static str {
     if closed { "closed" } else { "open" }
 }
 
@@ -168,7 +134,7 @@ fn branches(grid: &LiveGrid) -> Vec<ArrayRef> {
         longs(branches().map(|branch| branch.to_node)),
         words(branches().map(|branch| &*branch.area)),
         truths(branches().map(|branch| branch.is_closed)),
-        Arc::new(branches().map(|branch| branch.i_rated_a).collect::<Float64Array>()),
+        floats_or_null(branches().map(|branch| branch.i_rated_a)),
     ]
 }
 

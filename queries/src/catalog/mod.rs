@@ -4,11 +4,13 @@
 //! statement reads of a table is one state of it, and all live tables are at one epoch. Only the principal's tenant is in it: what is
 //! not in the catalog cannot be asked for.
 
+mod columns;
 mod conform;
 mod grid;
 mod history;
 mod information_schema;
 mod latest;
+mod operations;
 mod profile;
 mod pushdown;
 mod tenant;

@@ -15,7 +15,9 @@ mod subscription;
 pub use grid::{Keyed, LiveGrid};
 pub use rows::{Activity, DeviceRow, LatestReading, ProfileWindow};
 pub use store::{LiveSnapshot, LiveStore, TenantTotals};
-pub use subscription::{CHANGES_PER_EPOCH_MAX, LiveChanges, LiveEvent, LiveSubscription, SUBSCRIPTION_EPOCHS_MAX};
+pub use subscription::{
+    CHANGES_PER_EPOCH_MAX, EstimateChange, GridChange, LiveChanges, LiveEvent, LiveSubscription, SUBSCRIPTION_EPOCHS_MAX,
+};
 
 #[cfg(test)]
 pub(crate) mod test_rows;

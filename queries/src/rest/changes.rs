@@ -1,4 +1,4 @@
-//! The live changes of `latest`, kept for a little while so that readers may be a little late and may come back.
+//! The live changes of `latest` and of the grids, kept for a little while so that readers may be a little late and may come back.
 //!
 //! One ring serves all readers: it is bounded in rows, and a reader is only a position in it. So a slow reader costs nothing; when the
 //! ring has moved past its position it is told so. A task copies changes from the live store into the ring, and only while somebody
@@ -10,10 +10,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flexmeter_model::outcome::LatestChange;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::stream::Row;
 use crate::live::{LiveChanges, LiveEvent, LiveStore, LiveSubscription};
 
 /// Most rows the ring holds (about 16 MB). A single larger epoch is kept whole until the next one comes.
@@ -79,11 +79,11 @@ impl Ring {
     }
 
     fn push(&mut self, changes: Arc<LiveChanges>) {
-        self.n_rows += changes.latest.len();
+        self.n_rows += changes.n_rows();
         self.entries.push_back(changes);
         self.next += 1;
         while self.entries.len() > 1 && (self.n_rows > RING_ROWS_MAX || self.entries.len() > RING_EPOCHS_MAX) {
-            self.n_rows -= self.entries.pop_front().map_or(0, |changes| changes.latest.len());
+            self.n_rows -= self.entries.pop_front().map_or(0, |changes| changes.n_rows());
         }
     }
 
@@ -151,7 +151,7 @@ impl ChangeFeed {
             return false;
         }
         match event {
-            LiveEvent::Changes(changes) if changes.latest.is_empty() && changes.n_omitted == 0 => return true,
+            LiveEvent::Changes(changes) if changes.n_rows() == 0 && changes.n_omitted == 0 => return true,
             LiveEvent::Changes(changes) => ring.push(changes),
             LiveEvent::Lagged { .. } => ring.forget(),
         }
@@ -239,9 +239,10 @@ impl Drop for Reader {
     }
 }
 
-/// The rows of an entry from a position on.
-pub(super) fn rows_from(changes: &LiveChanges, index: usize) -> impl Iterator<Item = (usize, &LatestChange)> {
-    changes.latest.iter().enumerate().skip(index)
+/// The rows of an entry from a position on: those of the grids come first.
+pub(super) fn rows_from(changes: &LiveChanges, index: usize) -> impl Iterator<Item = (usize, Row<'_>)> {
+    let rows = changes.grid.iter().map(Row::Grid).chain(changes.latest.iter().map(Row::Latest));
+    rows.enumerate().skip(index)
 }
 
 #[cfg(test)]
@@ -264,7 +265,10 @@ mod tests {
     fn drain(reader: &mut Reader) -> Vec<f64> {
         let mut values = Vec::new();
         while let At::Changes(changes) = reader.here() {
-            values.extend(rows_from(&changes, reader.position().index).map(|(_, change)| change.new.unwrap().value));
+            values.extend(rows_from(&changes, reader.position().index).filter_map(|(_, row)| match row {
+                Row::Latest(change) => change.new.map(|reading| reading.value),
+                Row::Grid(_) => None,
+            }));
             reader.next_entry();
         }
         values

@@ -54,7 +54,7 @@ use changes::ChangeFeed;
 use devices::Directory;
 use problem::{Code, Problem};
 
-pub use grid::LogDoor;
+pub use grid::{FaultDoor, LogDoor};
 pub use health::{ComponentState, Health, MetricsPage, Readiness};
 pub use server::{RestError, serve};
 
@@ -103,6 +103,8 @@ pub struct RestState {
     pub metrics: MetricsPage,
     /// Takes what the counter itself has to say into the log.
     pub log: LogDoor,
+    /// Locates faults.
+    pub faults: FaultDoor,
 }
 
 /// What all handlers share.
@@ -187,6 +189,18 @@ fn protected_routes(guarded: impl Fn(Route) -> Route) -> OpenApiRouter<Arc<Count
         .routes(guarded(routes!(grid::grid)))
         .routes(guarded(routes!(grid::area)))
         .routes(guarded(routes!(grid::operate)))
+        .routes(guarded(routes!(grid::outages::list)))
+        .routes(guarded(routes!(grid::outages::one)))
+        .routes(guarded(routes!(grid::outages::acknowledge)))
+        .routes(guarded(routes!(grid::outages::close)))
+        .routes(guarded(routes!(grid::outages::reliability)))
+        .routes(guarded(routes!(grid::reconfigurations::list)))
+        .routes(guarded(routes!(grid::reconfigurations::one)))
+        .routes(guarded(routes!(grid::reconfigurations::accept)))
+        .routes(guarded(routes!(grid::reconfigurations::reject)))
+        .routes(guarded(routes!(grid::faults::list)))
+        .routes(guarded(routes!(grid::faults::one)))
+        .routes(guarded(routes!(grid::faults::record)))
         .routes(guarded(routes!(sql::run)))
         .routes(guarded(routes!(stream::stream)))
 }

@@ -26,14 +26,21 @@ const LOGIN: &str = "/api/v1/login";
 #[openapi(
     info(
         title = "Flexmeter",
-        description = "Smart-meter data: what every device said last, its readings and load profile, what was rejected, the state of the grid, and SQL over all of it. \
+        description = "Smart-meter data: what every device said last, its readings and load profile, what was rejected, the state of the grid, its outages, faults and reconfigurations, and SQL over all of it. \
             Times are RFC 3339 with a zone; units are named beside the values. Errors are problem details (RFC 9457) with a stable `type` and a `trace_id`."
     ),
-    components(schemas(ProblemSchema, super::stream::LatestEvent)),
+    components(schemas(
+        ProblemSchema,
+        super::stream::LatestEvent,
+        super::stream::OutageEvent,
+        super::stream::ReconfigurationEvent,
+        super::stream::FaultEvent,
+        super::stream::EstimateEvent
+    )),
     tags(
         (name = "devices", description = "Devices, their readings and their load profiles"),
         (name = "live", description = "What is true right now"),
-        (name = "grid", description = "The grid, its estimated state and its switches"),
+        (name = "grid", description = "The grid: its estimated state, switches, outages, faults and reconfigurations"),
         (name = "rejections", description = "What was not accepted, and why"),
         (name = "sql", description = "SQL over everything"),
         (name = "access", description = "Tokens"),

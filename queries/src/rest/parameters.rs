@@ -72,7 +72,7 @@ impl TimeRange {
 
 /// A time of a query. One that no reading can have stands for the nearest one that could, so that `to=9999-12-31T23:59:59-01:00`
 /// means what it looks like.
-fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
+pub(super) fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
     match EventTime::parse(text.as_bytes()) {
         Ok(time) => Ok(time),
         Err(TimeError::OutOfBounds) => {

@@ -33,6 +33,12 @@ pub(super) enum Code {
     UnknownGrid,
     UnknownArea,
     UnknownSwitch,
+    UnknownOutage,
+    UnknownReconfiguration,
+    UnknownFault,
+    OutageClosed,
+    NotProposed,
+    FaultNotLocated,
     MethodNotAllowed,
     NotAcceptable,
     BodyTooLarge,
@@ -53,7 +59,7 @@ pub(super) enum Code {
 }
 
 impl Code {
-    pub(super) const ALL: [Self; 26] = [
+    pub(super) const ALL: [Self; 32] = [
         Self::InvalidParameter,
         Self::InvalidBody,
         Self::Unauthorized,
@@ -63,6 +69,12 @@ impl Code {
         Self::UnknownGrid,
         Self::UnknownArea,
         Self::UnknownSwitch,
+        Self::UnknownOutage,
+        Self::UnknownReconfiguration,
+        Self::UnknownFault,
+        Self::OutageClosed,
+        Self::NotProposed,
+        Self::FaultNotLocated,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
         Self::BodyTooLarge,
@@ -94,6 +106,16 @@ impl Code {
             Self::UnknownGrid => ("unknown_grid", "The tenant has no grid", StatusCode::NOT_FOUND),
             Self::UnknownArea => ("unknown_area", "The area is not known", StatusCode::NOT_FOUND),
             Self::UnknownSwitch => ("unknown_switch", "The switch is not known", StatusCode::NOT_FOUND),
+            Self::UnknownOutage => ("unknown_outage", "The outage is not known", StatusCode::NOT_FOUND),
+            Self::UnknownReconfiguration => ("unknown_reconfiguration", "The proposal is not known", StatusCode::NOT_FOUND),
+            Self::UnknownFault => ("unknown_fault", "The fault is not known", StatusCode::NOT_FOUND),
+            Self::OutageClosed => ("outage_closed", "The outage is over", StatusCode::CONFLICT),
+            Self::NotProposed => ("not_proposed", "The proposal cannot be decided any more", StatusCode::CONFLICT),
+            Self::FaultNotLocated => (
+                "fault_not_located",
+                "The record leads to no fault",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ),
             Self::MethodNotAllowed => (
                 "method_not_allowed",
                 "The method is not allowed here",

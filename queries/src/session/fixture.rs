@@ -12,8 +12,9 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::MemTable;
 use flexmeter_model::grid_bundle::{BundleArea, BundleBranch, BundleMeter, BundleNode, BundleSwitch};
 use flexmeter_model::outcome::{
-    AlertLevel, AlertRow, AreaEstimate, ClosedEpoch, Device, GridOutcome, GridQuality, LatestChange, MessageHead, NodeState, OutcomeCode,
-    PartitionOutcome, ProfileCell, ProfileChange, ProfileRow, Quality, Reading, ReasonCode, RejectionRow, SwitchRow, TotalChange,
+    AlertLevel, AlertRow, AreaEstimate, ClosedEpoch, Device, FaultRow, GridOutcome, GridQuality, LatestChange, MessageHead, NodeState,
+    OutageRow, OutcomeCode, PartitionOutcome, ProfileCell, ProfileChange, ProfileRow, Quality, Reading, ReasonCode, ReconfigurationRow,
+    RejectionRow, ReliabilityRow, RowChange, SwitchOperation, SwitchRow, TotalChange,
 };
 use flexmeter_model::{EventTime, GridBundle, HardwareId, Identifier, TenantId};
 use flexmeter_tables::alerts::AlertEncoder;
@@ -315,7 +316,124 @@ pub(crate) fn grid_outcome() -> GridOutcome {
             Arc::new(estimate("mv1/lv1", 2, &[2, 3], &[230.0, 0.0])),
         ],
         switches: vec![switch(20, None, ""), switch(21, Some(minute(10)), "SW-21")],
+        outages: outages().into_iter().map(|(id, row)| changed(id, row)).collect(),
+        reliability: reliability().into_iter().map(|(id, row)| changed(id, row)).collect(),
+        reconfigurations: vec![
+            changed("prop-1", proposal("rejected", 4)),
+            changed("prop-2", proposal("proposed", 14)),
+        ],
+        faults: vec![changed("fault-1", fault())],
         ..GridOutcome::default()
+    }
+}
+
+/// A row as an epoch tells it.
+pub(crate) fn changed<R>(id: &str, row: R) -> RowChange<R> {
+    RowChange {
+        tenant: tenant(),
+        key: id.into(),
+        new: Some(Arc::new(row)),
+    }
+}
+
+/// The transformer has failed from 00:01 to 00:06; since 00:11 the line behind it has, and a meter says so by itself at 00:12.
+fn outages() -> [(&'static str, OutageRow); 3] {
+    let outage = |device: &str, node_id: i64, opened: i64| OutageRow {
+        area: "mv1/lv1".into(),
+        feeder: Some(20),
+        device: device.to_owned(),
+        alternatives: Vec::new(),
+        node_id,
+        n_customers: 1,
+        n_customers_out: 1,
+        n_gasps: 1,
+        opened_at: minute(opened),
+        reported_at: minute(opened + 1),
+        closed_at: None,
+        closed_because: None,
+        confidence: 0.75,
+        acknowledged: false,
+    };
+    let over = OutageRow {
+        n_customers: 2,
+        n_customers_out: 0,
+        closed_at: Some(minute(6)),
+        closed_because: Some("restored"),
+        acknowledged: true,
+        ..outage("branch-20", 2, 1)
+    };
+    let line = OutageRow {
+        alternatives: vec!["node-3".to_owned()],
+        ..outage("branch-21", 3, 11)
+    };
+    [("out-1", over), ("out-2", line), ("out-3", outage("m-0", 3, 12))]
+}
+
+fn reliability() -> [(&'static str, ReliabilityRow); 2] {
+    let nobody = ReliabilityRow {
+        feeder: None,
+        n_customers: 0,
+        n_sustained: 0,
+        n_momentary: 0,
+        customer_min: 0.0,
+        saidi_min: None,
+        saifi: None,
+        caidi_min: None,
+        maifi: None,
+    };
+    let feeder = ReliabilityRow {
+        feeder: Some(20),
+        n_customers: 4,
+        n_sustained: 2,
+        n_momentary: 1,
+        customer_min: 11.0,
+        saidi_min: Some(2.75),
+        saifi: Some(0.5),
+        caidi_min: Some(5.5),
+        maifi: Some(0.25),
+    };
+    [("20", feeder), ("source", nobody)]
+}
+
+/// To close switch 21, which saves 30 of 100 W.
+pub(crate) fn proposal(state: &'static str, proposed: i64) -> ReconfigurationRow {
+    let decided = state != "proposed";
+    ReconfigurationRow {
+        state,
+        reason: None,
+        decided_by: decided.then(|| "ada".to_owned()),
+        operations: vec![SwitchOperation {
+            branch_id: 21,
+            hardware_id: HardwareId::new("SW-21").unwrap(),
+            close: true,
+        }],
+        n_done: 0,
+        loss_before_w: 100.0,
+        loss_after_w: 70.0,
+        loss_d4_6_w: (!decided).then_some(80.0),
+        voltage_min_pu: [0.9375, 0.96875],
+        proposed_at: minute(proposed),
+        expires_at: minute(proposed + 60),
+        changed_at: minute(if decided { proposed + 1 } else { proposed }),
+    }
+}
+
+pub(crate) fn fault() -> FaultRow {
+    FaultRow {
+        area: "mv1/lv1".into(),
+        fault_type: "BG".to_owned(),
+        branch_id: 21,
+        near_node: 2,
+        share: 0.5,
+        distance_m: Some(60.0),
+        distance_sigma_m: Some(4.0),
+        distance_ohm: 0.125,
+        resistance_ohm: 1.5,
+        probability: 0.75,
+        candidates: r#"[{"branchId":21,"nearNode":2,"farNode":3,"share":0.5,"distanceM":60.0,"distanceSigmaM":4.0,"distanceOhm":0.125,"distanceSigmaOhm":0.01,"faultType":"BG","resistanceOhm":1.5,"groundResistanceOhm":null,"misfitSigmas":0.5,"probability":0.75}]"#.to_owned(),
+        n_gasps: 1,
+        event_time: minute(11),
+        by: "ada".to_owned(),
     }
 }
 

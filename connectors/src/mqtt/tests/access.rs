@@ -82,6 +82,24 @@ async fn a_device_subscribes_to_its_own_commands_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_the_platforms_own_device() {
+    let own = "flexmeter/default/flexmeter-operator/events";
+    let claim = r#"{"hardwareId":"flexmeter-operator","type":"DeviceAlert","request":{"type":"outage.closed"}}"#;
+    let house = House::open().await;
+    assert!(house.device_as("client", "flexmeter-operator").await.is_err());
+    assert!(!house.admin("service").await.publish(own, claim).await);
+    let insecure = House::insecure().await;
+    assert!(!insecure.anyone("someone").await.publish(own, claim).await);
+    assert_eq!(house.log.n_begun() + insecure.log.n_begun(), 0);
+    // in the payload alone it is stored, under the name of its topic: the engine rejects it as identity_mismatch
+    for (house, mut client) in [(&house, house.admin("other").await), (&insecure, insecure.anyone("other").await)] {
+        assert!(client.publish("flexmeter/default/gw/events", claim).await);
+        let stored = house.log.stored();
+        assert_eq!((stored.len(), stored[0].hardware_id.as_str()), (1, "gw"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_will_to_a_foreign_topic_is_refused_when_the_device_connects() {
     let house = House::open().await;
     let password = device_password(&key(), "default", "m-1");

@@ -1,9 +1,15 @@
 //! `GET /api/v1/grid`, `GET /api/v1/grid/areas/{area}`, `PUT /api/v1/grid/switches/{branchId}`: the grid, answered from the live views.
+//! Beside it: [`outages`] (with the reliability of feeders), [`reconfigurations`], [`faults`].
 //!
 //! A switch operation is not written into any view here: it goes into the log as the switch's own alert, comes back through the engine like
 //! one that the device has sent, and is there after every restart.
 
+mod decision;
 mod documents;
+pub(super) mod faults;
+mod newest;
+pub(super) mod outages;
+pub(super) mod reconfigurations;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,6 +35,9 @@ use crate::live::{LiveGrid, LiveSnapshot};
 use documents::{Area, AreaItem, BranchItem, Grid, NodeItem, Operated, Operation, Position, position};
 
 pub use documents::{EstimateDocument, NodeDocument, QualityDocument, SwitchDocument};
+pub use faults::{CandidateDocument, FaultDocument, FaultDoor, FaultInquiry, FaultRefusal};
+pub use outages::OutageDocument;
+pub use reconfigurations::{ReconfigurationDocument, StepDocument};
 
 /// Puts a message of the platform itself into the log, as if its device had sent it; ready when it is on disk. The error is for people.
 pub type LogDoor = Arc<dyn Fn(TenantId, DeviceMessage) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
@@ -196,9 +205,7 @@ pub(super) async fn operate(
     let event_time = after(now(), row.and_then(|row| row.since));
     let is_closed = operation.position == Position::Closed;
     let message = alert(&switch.hardware_id, event_time, is_closed, &caller.principal.user);
-    (counter.state.log)(caller.tenant.clone(), message)
-        .await
-        .map_err(|error| Problem::new(Code::NotReady, format!("the operation is not stored: {error}; try again")))?;
+    decision::store(&counter, &caller, message, "the operation").await?;
     let answer = Operated {
         branch_id,
         hardware_id: switch.hardware_id.clone(),

@@ -19,7 +19,7 @@ use crate::catalog::{HistorySource, HistoryView};
 use crate::live::LiveStore;
 use crate::live::test_rows::{Rows, identifier};
 use crate::rest::{ComponentState, Counter, Health, RestConfig, RestState, router};
-use crate::session::fixture::{grid_bundle, grid_outcome};
+use crate::session::fixture::{fault, grid_bundle, grid_outcome};
 use crate::session::{SqlLimits, SqlService};
 
 /// `admin:secret`.
@@ -110,6 +110,7 @@ pub(super) fn state(live: Arc<LiveStore>, history: Arc<History>) -> RestState {
         }),
         metrics: Arc::new(|| "flexmeter_up 1\n".to_owned()),
         log: Arc::new(|_, _| Box::pin(async { Ok(()) })),
+        faults: Arc::new(|_| Box::pin(async { Ok(fault()) })),
     }
 }
 

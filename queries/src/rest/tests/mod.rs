@@ -7,6 +7,7 @@ mod errors;
 mod fixture;
 mod grid;
 mod lists;
+mod operations;
 mod serving;
 mod statements;
 mod streams;

@@ -1,12 +1,15 @@
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
+use flexmeter_model::outcome::RowChange;
 use futures::StreamExt as _;
+use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::fixture::{Door, epoch_of_another_tenant, request};
 use crate::live::test_rows::identifier;
 use crate::rest::RestConfig;
+use crate::session::fixture::{grid_outcome, tenant};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -196,4 +199,87 @@ async fn streams_end_when_the_server_does() {
     door.counter.closing.send_replace(true);
     assert_eq!(events.next().await.unwrap().event, "shutdown");
     assert_eq!(events.next().await, None);
+}
+
+fn grid_change(door: &mut Door) {
+    let mut epoch = door
+        .rows
+        .epoch(|device| if device == 0 { vec![(identifier(0), 50, 5.0)] } else { Vec::new() });
+    epoch.grid = grid_outcome();
+    door.live.apply(&epoch);
+}
+
+#[tokio::test]
+async fn what_happens_in_the_grid_arrives_as_events() {
+    let mut door = Door::new();
+    let mut events = Events::open(&door, "/api/v1/stream", &[]).await;
+    door.live.apply(&epoch_of_another_tenant(99.0));
+    grid_change(&mut door);
+    let mut seen = Vec::new();
+    while seen.len() < 9 {
+        let event = events.next().await.unwrap();
+        seen.push((event.event, event.data));
+    }
+    let names: Vec<&str> = seen.iter().map(|(event, _)| event.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "outage",
+            "outage",
+            "outage",
+            "reconfiguration",
+            "reconfiguration",
+            "fault",
+            "estimate",
+            "estimate",
+            "latest"
+        ]
+    );
+    assert_eq!(
+        (&seen[1].1["outageId"], &seen[1].1["outage"]["device"]),
+        (&json!("out-2"), &json!("branch-21"))
+    );
+    assert_eq!(seen[4].1["reconfiguration"]["state"], "proposed");
+    assert_eq!(seen[5].1["fault"]["branchId"], 21);
+    assert_eq!(
+        (&seen[7].1["area"], &seen[7].1["quality"]["suspects"]),
+        (&json!("mv1/lv1"), &json!(["m-0"]))
+    );
+}
+
+#[tokio::test]
+async fn a_reader_chooses_events_and_who_asks_for_readings_gets_only_those() {
+    let mut door = Door::new();
+    let mut chosen = Events::open(&door, "/api/v1/stream?event=fault&event=reconfiguration", &[]).await;
+    let mut readings = Events::open(&door, "/api/v1/stream?hardwareId=m-0", &[]).await;
+    let mut both = Events::open(&door, "/api/v1/stream?event=fault&event=latest&hardwareId=m-0", &[]).await;
+    grid_change(&mut door);
+    let mut names = Vec::new();
+    for _ in 0..3 {
+        names.push(chosen.next().await.unwrap().event);
+    }
+    assert_eq!(names, ["reconfiguration", "reconfiguration", "fault"]);
+    assert_eq!(readings.next().await.unwrap().event, "latest");
+    assert_eq!(both.next().await.unwrap().event, "fault");
+    assert_eq!(both.next().await.unwrap().event, "latest");
+    let detail = door.get("/api/v1/stream?event=weather").await.problem(400, "invalid_parameter");
+    assert!(detail.contains("outage"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_row_that_is_kept_no_longer_is_told_as_gone() {
+    let mut door = Door::new();
+    let mut events = Events::open(&door, "/api/v1/stream?event=outage&event=estimate", &[]).await;
+    let mut epoch = door.rows.epoch(|_| Vec::new());
+    epoch.grid.outages = vec![RowChange {
+        tenant: tenant(),
+        key: "out-1".into(),
+        new: None,
+    }];
+    epoch.grid.gone = vec![(tenant(), "mv1/lv1".into())];
+    door.live.apply(&epoch);
+    assert_eq!(events.next().await.unwrap().data, json!({"outageId": "out-1", "outage": null}));
+    let gone = json!({"area": "mv1/lv1", "eventTime": null, "quality": null});
+    assert_eq!(events.next().await.unwrap().data, gone);
+    door.get("/api/v1/outages/out-1").await.problem(404, "unknown_outage");
 }

@@ -1,8 +1,11 @@
-//! `GET /api/v1/stream`: live changes of `latest` as server-sent events.
+//! `GET /api/v1/stream`: live changes of `latest` and of the grid as server-sent events.
 //!
 //! Every event has an id; a client that comes back with `Last-Event-ID` goes on where it was, as long as the ring still has that place.
 //! While nothing matches, a comment keeps the connection alive and moves the id on. A reader that is too slow gets `overrun` as its
 //! last event instead of ever more of the server's memory.
+
+mod event;
+mod filter;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,24 +17,21 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flexmeter_model::outcome::LatestChange;
-use flexmeter_model::{HardwareId, Identifier};
 use futures::{StreamExt as _, stream};
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::Counter;
 use super::changes::{At, Position, Reader, rows_from};
 use super::guard::Caller;
-use super::parameters;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use crate::live::LiveChanges;
+use filter::Filter;
+
+pub(super) use event::{EstimateEvent, FaultEvent, LatestEvent, OutageEvent, ReconfigurationEvent, Row};
 
 /// The route.
 pub(super) const PATH: &str = "/api/v1/stream";
-/// Most values one filter may list.
-const FILTER_VALUES_MAX: usize = 256;
 /// A chunk of events is sent when it has grown to this size, in bytes.
 const CHUNK_LEN: usize = 32 * 1024;
 /// How long a client should wait before it reconnects, in milliseconds.
@@ -39,31 +39,16 @@ const RETRY_MS: u32 = 1_000;
 /// Entries a reader may look through without finding anything to send before others get their turn.
 const ENTRIES_PER_TURN: u32 = 64;
 
-/// One changed value, the data of an event `latest`.
-#[derive(Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct LatestEvent<'a> {
-    /// The device.
-    hardware_id: &'a str,
-    /// What was measured.
-    identifier: &'static str,
-    /// The newest value; null when the device's row is gone.
-    value: Option<f64>,
-    /// Its unit.
-    unit: &'static str,
-    /// When it was measured, RFC 3339.
-    #[schema(format = DateTime)]
-    event_time: Option<String>,
-}
-
-/// Live changes of `latest` as server-sent events
+/// Live changes as server-sent events
 ///
-/// Events: `latest` (data: one changed value), `gap` (the place asked for by Last-Event-ID is no longer kept: read the current values again,
+/// Events: `latest` (data: one changed value), `outage`, `reconfiguration` and `fault` (data: one row as it is now), `estimate` (data: how far
+/// the new estimate of an area can be trusted), `gap` (the place asked for by Last-Event-ID is no longer kept: read the current values again,
 /// the stream goes on from now), `overrun` (this reader was too slow; last event), `shutdown` (last event). Comments are heartbeats.
-#[utoipa::path(get, path = PATH, operation_id = "streamLatest", tag = "live",
+#[utoipa::path(get, path = PATH, operation_id = "streamChanges", tag = "live",
     params(
-        ("hardwareId" = Option<Vec<String>>, Query, description = "Only these devices; may be repeated"),
-        ("identifier" = Option<Vec<String>>, Query, description = "Only these quantities; may be repeated"),
+        ("event" = Option<Vec<String>>, Query, description = "Only these events: latest, outage, reconfiguration, fault, estimate; may be repeated"),
+        ("hardwareId" = Option<Vec<String>>, Query, description = "Of latest only these devices, and without `event` nothing else; may be repeated"),
+        ("identifier" = Option<Vec<String>>, Query, description = "Of latest only these quantities, and without `event` nothing else; may be repeated"),
         ("Last-Event-ID" = Option<String>, Header, description = "Go on after the event with this id"),
     ),
     responses((status = 200, description = "An endless stream of events", body = LatestEvent, content_type = "text/event-stream")))]
@@ -96,47 +81,6 @@ pub(super) async fn stream(
     // Proxies that buffer would turn live into late.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
-}
-
-/// Which changes a reader wants.
-#[derive(Debug)]
-struct Filter {
-    caller: Caller,
-    hardware_ids: Vec<HardwareId>,
-    identifiers: Vec<Identifier>,
-}
-
-impl Filter {
-    fn new(caller: Caller, pairs: &[(String, String)]) -> Result<Self, Problem> {
-        let mut filter = Self {
-            caller,
-            hardware_ids: Vec::new(),
-            identifiers: Vec::new(),
-        };
-        for (name, value) in pairs {
-            match name.as_str() {
-                "hardwareId" => filter
-                    .hardware_ids
-                    .push(HardwareId::new(value).map_err(|error| Problem::parameter(name, error))?),
-                "identifier" => filter.identifiers.push(parameters::identifier(value)?),
-                _ => {
-                    let why = format!("query: unknown field `{name}`, expected `hardwareId` or `identifier`");
-                    return Err(Problem::new(Code::InvalidParameter, why));
-                }
-            }
-        }
-        if filter.hardware_ids.len().max(filter.identifiers.len()) > FILTER_VALUES_MAX {
-            let why = format!("a filter may list {FILTER_VALUES_MAX} values; leave it out and select yourself");
-            return Err(Problem::new(Code::InvalidParameter, why));
-        }
-        Ok(filter)
-    }
-
-    fn matches(&self, change: &LatestChange) -> bool {
-        change.device.tenant == self.caller.tenant
-            && (self.identifiers.is_empty() || self.identifiers.contains(&change.identifier))
-            && (self.hardware_ids.is_empty() || self.hardware_ids.contains(&change.device.hardware_id))
-    }
 }
 
 /// One open stream.
@@ -229,12 +173,12 @@ impl Follower {
         if changes.n_omitted > 0 && position.index == 0 {
             write_gap(&mut chunk);
         }
-        for (index, change) in rows_from(changes, position.index) {
-            if !self.filter.matches(change) {
+        for (index, row) in rows_from(changes, position.index) {
+            if !self.filter.matches(row) {
                 continue;
             }
             position.index = index + 1;
-            write_event(&mut chunk, position, change);
+            event::write(&mut chunk, position, row);
             if chunk.len() >= CHUNK_LEN {
                 self.reader.advance_to(index + 1);
                 return chunk;
@@ -257,18 +201,4 @@ impl Follower {
 
 fn write_gap(chunk: &mut Vec<u8>) {
     chunk.extend_from_slice(b"event: gap\ndata: {\"detail\":\"changes were left out; read the current values again\"}\n\n");
-}
-
-fn write_event(chunk: &mut Vec<u8>, position: Position, change: &LatestChange) {
-    let data = LatestEvent {
-        hardware_id: change.device.hardware_id.as_str(),
-        identifier: change.identifier.name(),
-        value: change.new.map(|reading| reading.value),
-        unit: change.identifier.unit(),
-        event_time: change.new.map(|reading| reading.event_time.to_string()),
-    };
-    chunk.extend_from_slice(format!("id: {position}\nevent: latest\ndata: ").as_bytes());
-    // Writing into memory cannot fail, and JSON has no line breaks of its own that could end the event early.
-    let _ = serde_json::to_writer(&mut *chunk, &data);
-    chunk.extend_from_slice(b"\n\n");
 }
