@@ -42,16 +42,29 @@ impl Grids {
                 folder: folder.to_owned(),
                 reason,
             };
-            let (grid, shown, lines) = read(folder).map_err(failed)?;
-            grids.engine.insert(tenant.clone(), Arc::new(grid));
-            grids.lines.insert(tenant.clone(), Arc::new(lines));
-            grids.shown.insert(tenant, Arc::new(shown));
+            grids.insert(tenant, read(folder).map_err(failed)?);
         }
         Ok(grids)
     }
+
+    /// Gives a tenant this grid.
+    pub(crate) fn insert(&mut self, tenant: TenantId, grid: TenantGrid) {
+        self.engine.insert(tenant.clone(), Arc::new(grid.engine));
+        self.lines.insert(tenant.clone(), Arc::new(grid.lines));
+        self.shown.insert(tenant, Arc::new(grid.shown));
+    }
 }
 
-fn read(folder: &Path) -> Result<(Grid, GridBundle, Lines), String> {
+/// One bundle, as everybody wants it.
+#[derive(Debug)]
+pub(crate) struct TenantGrid {
+    pub(crate) engine: Grid,
+    pub(crate) shown: GridBundle,
+    pub(crate) lines: Lines,
+}
+
+/// Reads a bundle; the error names the file, and says what to do.
+pub(crate) fn read(folder: &Path) -> Result<TenantGrid, String> {
     let text = |file: &str| {
         std::fs::read_to_string(folder.join(file))
             .map_err(|error| format!("{file}: {error}; a bundle has network.json, areas.csv, meters.csv and switches.csv"))
@@ -82,9 +95,9 @@ fn read(folder: &Path) -> Result<(Grid, GridBundle, Lines), String> {
     } else {
         Lines::new()
     };
-    let grid = Grid::new(bundle).map_err(words)?;
-    let shown = shown(&grid, &names);
-    Ok((grid, shown, lines))
+    let engine = Grid::new(bundle).map_err(words)?;
+    let shown = shown(&engine, &names);
+    Ok(TenantGrid { engine, shown, lines })
 }
 
 fn read_lines(network: &Network, text: &str) -> Result<Lines, String> {
@@ -280,7 +293,7 @@ mod tests {
         ("lines.csv", "branch_id,length_m,phases,device\n8,120,,1\n"),
     ];
 
-    fn read_with(file: &str, text: Option<&str>) -> Result<(Grid, GridBundle, Lines), String> {
+    fn read_with(file: &str, text: Option<&str>) -> Result<TenantGrid, String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, default) in FILES {
             let text = if name == file { text } else { Some(default) };
@@ -293,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_bundle_is_shown_with_areas_names_and_feeders() {
-        let (_, shown, lines) = read_with("", None).unwrap();
+        let TenantGrid { shown, lines, .. } = read_with("", None).unwrap();
         let paths: Vec<&str> = shown.areas.iter().map(|area| &*area.path).collect();
         assert_eq!(paths, ["mv1", "mv1/lv1"]);
         assert_eq!((shown.areas[1].n_nodes, shown.areas[1].n_meters), (2, 1));
@@ -350,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_bundle_without_names_or_lines_is_a_bundle() {
-        assert_eq!(read_with("names.csv", None).unwrap().1.nodes[1].name, None);
-        assert!(read_with("lines.csv", None).unwrap().2.is_empty());
+        assert_eq!(read_with("names.csv", None).unwrap().shown.nodes[1].name, None);
+        assert!(read_with("lines.csv", None).unwrap().lines.is_empty());
     }
 }

@@ -13,25 +13,23 @@ use flexmeter_queries::rest::FaultDoor;
 use flexmeter_queries::rest::grid::{CandidateDocument, FaultInquiry, FaultRefusal};
 use tokio::sync::Semaphore;
 
-use crate::bundles::{Grids, Lines};
+use crate::bundles::Lines;
+use crate::grid_book::GridBook;
 
 /// Faults that are being located at a time: one takes a processor for as long as it lasts.
 const LOCATING_MAX: usize = 2;
 
-/// The door, with the grids as they were read.
-pub(crate) fn fault_door(grids: &Grids) -> FaultDoor {
-    let grids: BTreeMap<TenantId, (Arc<Grid>, Arc<Lines>)> = grids
-        .engine
-        .iter()
-        .map(|(tenant, grid)| (tenant.clone(), (grid.clone(), grids.lines.get(tenant).cloned().unwrap_or_default())))
-        .collect();
+/// The door; faults are located in the grids of the moment.
+pub(crate) fn fault_door(book: Arc<GridBook>) -> FaultDoor {
     let permits = Arc::new(Semaphore::new(LOCATING_MAX));
     Arc::new(move |inquiry: FaultInquiry| {
-        let grid = grids.get(&inquiry.tenant).cloned();
+        let grids = book.grids();
+        let grid = grids.engine.get(&inquiry.tenant).cloned();
+        let lines = grids.lines.get(&inquiry.tenant).cloned().unwrap_or_default();
         let permit = Arc::clone(&permits).try_acquire_owned();
         Box::pin(async move {
             let no_grid = || FaultRefusal::NotLocated(format!("tenant {} has no grid", inquiry.tenant));
-            let (grid, lines) = grid.ok_or_else(no_grid)?;
+            let grid = grid.ok_or_else(no_grid)?;
             let permit = permit.map_err(|_| FaultRefusal::Busy(LOCATING_MAX))?;
             let work = move || {
                 // kept until the work is done, also when whoever asked has gone

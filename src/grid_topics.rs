@@ -24,6 +24,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::grid_book::GridBook;
+
 use commands::Commands;
 use operations::ByArea;
 
@@ -101,6 +103,7 @@ fn note<R>(waiting: &mut BTreeMap<Key, Option<Arc<R>>>, changes: &[RowChange<R>]
 /// What is to be published, and when.
 #[derive(Debug)]
 struct Publisher {
+    areas: BTreeSet<Place>,
     /// The switches of each area.
     by_area: BTreeMap<Place, Vec<BundleSwitch>>,
     area_of: HashMap<Branch, Arc<str>>,
@@ -167,18 +170,10 @@ fn top(area: &str) -> &str {
 
 impl Publisher {
     fn new(bundles: &BTreeMap<TenantId, Arc<GridBundle>>) -> Self {
-        let mut by_area: BTreeMap<Place, Vec<BundleSwitch>> = BTreeMap::new();
-        let mut area_of = HashMap::new();
-        for (tenant, bundle) in bundles {
-            for switch in &bundle.switches {
-                area_of.insert((tenant.clone(), switch.branch_id), switch.area.clone());
-                let place = (tenant.clone(), switch.area.clone());
-                by_area.entry(place).or_default().push(switch.clone());
-            }
-        }
-        Self {
-            by_area,
-            area_of,
+        let mut publisher = Self {
+            areas: BTreeSet::new(),
+            by_area: BTreeMap::new(),
+            area_of: HashMap::new(),
             switches: HashMap::new(),
             outages: ByArea::default(),
             proposals: ByArea::default(),
@@ -189,7 +184,28 @@ impl Publisher {
             outage_areas: BTreeSet::new(),
             fault_areas: BTreeSet::new(),
             quiet: Quiet::default(),
+        };
+        publisher.renew(bundles);
+        publisher
+    }
+
+    /// The grids are others now; areas that are no more have no estimate.
+    fn renew(&mut self, bundles: &BTreeMap<TenantId, Arc<GridBundle>>) {
+        self.by_area.clear();
+        self.area_of.clear();
+        let mut areas = BTreeSet::new();
+        for (tenant, bundle) in bundles {
+            areas.extend(bundle.areas.iter().map(|area| (tenant.clone(), area.path.clone())));
+            for switch in &bundle.switches {
+                self.area_of.insert((tenant.clone(), switch.branch_id), switch.area.clone());
+                let place = (tenant.clone(), switch.area.clone());
+                self.by_area.entry(place).or_default().push(switch.clone());
+            }
         }
+        for gone in self.areas.difference(&areas) {
+            self.estimates.insert(gone.clone(), None);
+        }
+        self.areas = areas;
     }
 
     fn take(&mut self, news: &GridNews, now: Instant) {
@@ -273,8 +289,9 @@ fn estimate_payload(estimate: &AreaEstimate) -> Bytes {
 }
 
 /// Publishes news until it is aborted.
-pub(crate) async fn publish(news: Arc<GridNews>, bundles: BTreeMap<TenantId, Arc<GridBundle>>, broker: Arc<Broker>) {
-    let mut publisher = Publisher::new(&bundles);
+pub(crate) async fn publish(news: Arc<GridNews>, book: Arc<GridBook>, broker: Arc<Broker>) {
+    let mut renewed = book.renewed();
+    let mut publisher = Publisher::new(&book.grids().shown);
     let mut wake: Option<Instant> = None;
     loop {
         let sleep = async {
@@ -286,6 +303,7 @@ pub(crate) async fn publish(news: Arc<GridNews>, bundles: BTreeMap<TenantId, Arc
         tokio::select! {
             () = news.came.notified() => {}
             () = sleep => {}
+            Ok(()) = renewed.changed() => publisher.renew(&book.grids().shown),
         }
         let now = Instant::now();
         publisher.take(&news, now);

@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod fault_door;
 mod grid;
+mod grid_book;
 mod grid_topics;
 mod install;
 mod pipeline;

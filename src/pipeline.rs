@@ -5,6 +5,7 @@
 //! everything up to it. Whatever fails here is returned as an error; [`crate::supervision`] starts the street again from the last
 //! checkpoint while the broker keeps accepting messages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +15,7 @@ use flexmeter_connectors::lake::Lake;
 use flexmeter_connectors::log::InboundLog;
 use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, PartitionSnapshot, UnknownDevices};
 use flexmeter_model::outcome::ClosedEpoch;
+use flexmeter_model::{GridBundle, TenantId};
 use flexmeter_queries::live::LiveStore;
 use tokio::sync::watch;
 
@@ -41,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) checkpoint_every: Duration,
     pub(crate) retention: Duration,
     pub(crate) grid_news: Arc<GridNews>,
+    /// The grids of `engine`, for the live views.
+    pub(crate) bundles: BTreeMap<TenantId, Arc<GridBundle>>,
 }
 
 /// Progress that others may watch.
@@ -50,16 +54,17 @@ pub(crate) struct Progress {
     pub(crate) caught_up: bool,
 }
 
-/// Runs the street until `stop` turns true. Blocking: give it a thread of its own.
+/// Runs the street until `stop` turns true, or `renewed` changes. Blocking: give it a thread of its own.
 pub(crate) fn run(
     parts: Parts,
     runtime: &tokio::runtime::Handle,
     progress: &watch::Sender<Progress>,
     stop: &watch::Receiver<bool>,
+    renewed: &watch::Receiver<u64>,
 ) -> anyhow::Result<()> {
     let snapshots = parts.checkpoints.load()?;
     let next = start_offsets(&parts, runtime, &snapshots)?;
-    parts.live.clear();
+    parts.live.set_grids(parts.bundles.clone());
     // a restored engine, and one with grids, first tells its views, as epoch 0
     let has_first = !snapshots.is_empty() || !parts.engine.grids.is_empty();
     let (applied_tx, applied_rx) = watch::channel((!has_first).then_some(0));
@@ -85,7 +90,7 @@ pub(crate) fn run(
             retention: LogRetention::load(&parts.checkpoints, parts.retention),
             checkpoint: None,
         };
-        let pumped = pump.run(stop);
+        let pumped = pump.run(stop, renewed);
         let checkpoint = pump.checkpoint.take();
         let distributor_was_first = distributor.is_finished();
         if pumped.is_err() {
@@ -197,12 +202,13 @@ struct Pump<'a> {
 }
 
 impl Pump<'_> {
-    fn run(&mut self, stop: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    fn run(&mut self, stop: &watch::Receiver<bool>, renewed: &watch::Receiver<u64>) -> anyhow::Result<()> {
         let mut appended = self.parts.log.appended();
-        let mut stop = stop.clone();
+        let (mut stop, mut renewed) = (stop.clone(), renewed.clone());
         let mut checkpoint_due = Instant::now() + self.parts.checkpoint_every;
         let mut checkpointed = 0;
-        while !*stop.borrow() {
+        // an error says that nobody is left who could renew anything
+        while !*stop.borrow() && !renewed.has_changed().unwrap_or(false) {
             appended.mark_unchanged();
             let blocks = self.read()?;
             if blocks.is_empty() {
@@ -212,6 +218,11 @@ impl Pump<'_> {
                     tokio::select! {
                         _ = appended.changed() => true,
                         _ = stop.changed() => true,
+                        Ok(()) = renewed.changed() => {
+                            // the loop looks at it
+                            renewed.mark_changed();
+                            true
+                        }
                         applied = applied.changed() => applied.is_ok(),
                         () = tokio::time::sleep_until(checkpoint_due.into()) => true,
                     }

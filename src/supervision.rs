@@ -23,8 +23,8 @@ pub(crate) struct Street {
 }
 
 impl Street {
-    /// Starts the street; `parts` is called again for every restart.
-    pub(crate) fn start(parts: impl Fn() -> anyhow::Result<Parts> + Send + 'static) -> anyhow::Result<Self> {
+    /// Starts the street; `parts` is called again for every restart. It is also started again, after a checkpoint, when `renewed` changes.
+    pub(crate) fn start(parts: impl Fn() -> anyhow::Result<Parts> + Send + 'static, renewed: watch::Receiver<u64>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Handle::current();
         let (stop, stopped) = watch::channel(false);
         let (progress_tx, progress) = watch::channel(Progress::default());
@@ -33,7 +33,7 @@ impl Street {
             let trouble = Arc::clone(&trouble);
             std::thread::Builder::new()
                 .name("street".to_owned())
-                .spawn(move || keep_running(&parts, &runtime, &progress_tx, &stopped, &trouble))?
+                .spawn(move || keep_running(&parts, &runtime, &progress_tx, &stopped, renewed, &trouble))?
         };
         Ok(Self {
             progress,
@@ -63,6 +63,7 @@ fn keep_running(
     runtime: &tokio::runtime::Handle,
     progress: &watch::Sender<Progress>,
     stop: &watch::Receiver<bool>,
+    mut renewed: watch::Receiver<u64>,
     trouble: &Mutex<Option<String>>,
 ) {
     let mut pause = PAUSE_MIN;
@@ -70,8 +71,12 @@ fn keep_running(
         let started = std::time::Instant::now();
         *trouble.lock() = None;
         progress.send_replace(Progress::default());
-        let outcome = parts().and_then(|parts| pipeline::run(parts, runtime, progress, stop));
-        let Err(error) = outcome else { return };
+        renewed.mark_unchanged();
+        let outcome = parts().and_then(|parts| pipeline::run(parts, runtime, progress, stop, &renewed));
+        let Err(error) = outcome else {
+            tracing::info!("the street has stopped after a checkpoint");
+            continue;
+        };
         if started.elapsed() > PAUSE_MAX {
             pause = PAUSE_MIN;
         }

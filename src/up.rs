@@ -27,11 +27,11 @@ use flexmeter_queries::{flight, rest};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 
-use crate::bundles::Grids;
 use crate::checkpoint::CheckpointStore;
 use crate::cli::Role;
 use crate::config::{Config, ConfigError, UnknownDevices};
 use crate::fault_door::fault_door;
+use crate::grid_book::GridBook;
 use crate::grid_topics::{self, GridNews};
 use crate::pipeline::{self, Parts, Progress};
 use crate::secrets::Secrets;
@@ -169,7 +169,10 @@ pub(crate) struct Platform {
 impl Platform {
     /// Starts the roles; returns when everything listens and what was in the log has been applied.
     pub(crate) async fn start(config: Config, roles: Roles) -> anyhow::Result<Self> {
-        let grids = if roles.engine { Grids::read(&config)? } else { Grids::default() };
+        let book = match roles.engine {
+            true => GridBook::open(&config)?,
+            false => GridBook::empty(&config),
+        };
         std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
         let secrets = if config.insecure {
             Secrets::insecure()?
@@ -177,8 +180,7 @@ impl Platform {
             Secrets::open(&config.data_dir, config.auth.admin_password_file.as_deref())?
         };
         let metrics = install_metrics()?;
-        let bundles = grids.shown.clone();
-        let news = Arc::new(GridNews::new(roles.bridge && !bundles.is_empty()));
+        let news = Arc::new(GridNews::new(roles.bridge));
         let log = log::open(&config.log, &config.data_dir)
             .await
             .context("the inbound log does not open")?;
@@ -198,7 +200,7 @@ impl Platform {
         };
         if roles.engine {
             platform
-                .start_engine(&config, grids, &news, &secrets, metrics, stopped.clone())
+                .start_engine(&config, &book, &news, &secrets, metrics, stopped.clone())
                 .await?;
         }
         if roles.bridge {
@@ -217,8 +219,8 @@ impl Platform {
             let broker = Arc::new(broker);
             platform.mqtt = Some(broker.local_addr());
             platform.broker = Some(Arc::clone(&broker));
-            if roles.engine && !bundles.is_empty() {
-                platform.grid_topics = Some(tokio::spawn(grid_topics::publish(news, bundles, broker)));
+            if roles.engine {
+                platform.grid_topics = Some(tokio::spawn(grid_topics::publish(news, book, broker)));
             }
             platform.servers.push(tokio::spawn(beat(
                 Arc::clone(&log),
@@ -232,23 +234,23 @@ impl Platform {
     async fn start_engine(
         &mut self,
         config: &Config,
-        grids: Grids,
+        book: &Arc<GridBook>,
         news: &Arc<GridNews>,
         secrets: &Secrets,
         metrics: PrometheusHandle,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let history = Arc::new(LakeHistory::default());
-        let live = Arc::new(LiveStore::with_grids(grids.shown.clone()));
-        let faults = fault_door(&grids);
-        let street = Street::start(street_parts(
+        let live = Arc::new(LiveStore::with_grids(book.grids().shown.clone()));
+        let parts = street_parts(
             config,
-            grids,
+            Arc::clone(book),
             Arc::clone(news),
             Arc::clone(&self.log),
             Arc::clone(&live),
             Arc::clone(&history),
-        )?)?;
+        )?;
+        let street = Street::start(parts, book.renewed())?;
         let mut progress = street.progress.clone();
         let trouble = Arc::clone(&street.trouble);
         tokio::select! {
@@ -297,7 +299,8 @@ impl Platform {
             readiness: Arc::new(move || readiness(&trouble, &progress, &history)),
             metrics: Arc::new(move || metrics.render()),
             log: log_door(Arc::clone(&self.log)),
-            faults,
+            faults: fault_door(Arc::clone(book)),
+            bundles: book.door(),
         };
         let serve = rest::serve(RestConfig::default(), listener, state, is_true(stopped));
         self.servers.push(tokio::spawn(async move {
@@ -416,13 +419,14 @@ pub(crate) fn default_tenant() -> anyhow::Result<TenantId> {
 /// What the street is built from, each time it starts: a fresh lake handle, the newest checkpoint.
 fn street_parts(
     config: &Config,
-    grids: Grids,
+    book: Arc<GridBook>,
     news: Arc<GridNews>,
     log: Arc<dyn InboundLog>,
     live: Arc<LiveStore>,
     history: Arc<LakeHistory>,
 ) -> anyhow::Result<impl Fn() -> anyhow::Result<Parts> + Send + 'static> {
-    let unknown_devices = unknown_devices(config, &grids)?;
+    // what the file says is wrong is said at the start
+    unknown_devices(config, &book.grids())?;
     let tenants = config
         .mqtt
         .tenants
@@ -445,22 +449,24 @@ fn street_parts(
             .context("the lake does not open")?;
         let lake = Arc::new(lake);
         history.lake.store(Some(Arc::clone(&lake)));
+        let grids = book.grids();
         Ok(Parts {
             log: Arc::clone(&log),
             lake,
             live: Arc::clone(&live),
             checkpoints: CheckpointStore::open(config.data_dir.join("checkpoints"))?,
-            engine: pipeline::engine_config(&config, unknown_devices.clone(), &grids),
+            engine: pipeline::engine_config(&config, unknown_devices(&config, &grids)?, &grids),
             checkpoint_every: Duration::from_secs(config.engine.checkpoint_s),
             retention: Duration::from_secs(config.engine.log_retention_hours * 3600),
             grid_news: Arc::clone(&news),
+            bundles: grids.shown.clone(),
         })
     })
 }
 
 /// What becomes of devices nobody announced. A grid bundle announces its meters and switches; the platform's own device, in whose name
 /// operators decide, needs nobody to.
-fn unknown_devices(config: &Config, grids: &Grids) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
+fn unknown_devices(config: &Config, grids: &crate::bundles::Grids) -> anyhow::Result<flexmeter_dataflows::UnknownDevices> {
     let (UnknownDevices::Reject, Some(file)) = (config.devices.unknown, &config.devices.known_file) else {
         return Ok(flexmeter_dataflows::UnknownDevices::Accept);
     };

@@ -43,7 +43,7 @@ pub struct LiveStore {
     changes: broadcast::Sender<Arc<LiveChanges>>,
     epoch: watch::Sender<u64>,
     /// The bundles; what the engine says about them comes with the epochs.
-    bundles: BTreeMap<TenantId, Arc<GridBundle>>,
+    bundles: Mutex<BTreeMap<TenantId, Arc<GridBundle>>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl Default for LiveStore {
             state: Mutex::default(),
             changes: broadcast::Sender::new(SUBSCRIPTION_EPOCHS_MAX),
             epoch: watch::Sender::new(0),
-            bundles: BTreeMap::new(),
+            bundles: Mutex::default(),
         }
     }
 }
@@ -97,12 +97,15 @@ impl LiveStore {
     /// An empty store of tenants with these grids.
     #[must_use]
     pub fn with_grids(bundles: BTreeMap<TenantId, Arc<GridBundle>>) -> Self {
-        let store = Self {
-            bundles,
-            ..Self::default()
-        };
-        store.clear();
+        let store = Self::default();
+        store.set_grids(bundles);
         store
+    }
+
+    /// Forgets everything, as [`Self::clear`] does; tenants have these grids from now on.
+    pub fn set_grids(&self, bundles: BTreeMap<TenantId, Arc<GridBundle>>) {
+        *self.bundles.lock() = bundles;
+        self.clear();
     }
 
     /// Applies one epoch. Epochs come in order; readers see all of it or nothing.
@@ -125,7 +128,7 @@ impl LiveStore {
     /// Forgets everything: the street starts again and will tell all of it anew.
     pub fn clear(&self) {
         let mut state = State::default();
-        for (tenant, bundle) in &self.bundles {
+        for (tenant, bundle) in &*self.bundles.lock() {
             let tenant = state.tenant(tenant) as usize;
             state.tenants[tenant].grid = Arc::new(LiveGrid::new(bundle.clone()));
         }

@@ -54,7 +54,7 @@ use changes::ChangeFeed;
 use devices::Directory;
 use problem::{Code, Problem};
 
-pub use grid::{FaultDoor, LogDoor};
+pub use grid::{BundleDoor, FaultDoor, LogDoor};
 pub use health::{ComponentState, Health, MetricsPage, Readiness};
 pub use server::{RestError, serve};
 
@@ -105,6 +105,8 @@ pub struct RestState {
     pub log: LogDoor,
     /// Locates faults.
     pub faults: FaultDoor,
+    /// Takes other grid bundles.
+    pub bundles: BundleDoor,
 }
 
 /// What all handlers share.
@@ -186,7 +188,10 @@ fn protected_routes(guarded: impl Fn(Route) -> Route) -> OpenApiRouter<Arc<Count
         .routes(guarded(routes!(load_profile::list)))
         .routes(guarded(routes!(rejections::list)))
         .routes(guarded(routes!(totals::totals)))
-        .routes(guarded(routes!(grid::grid)))
+        .routes(
+            guarded(routes!(grid::grid, grid::bundle::put))
+                .map(|methods| methods.route_layer(DefaultBodyLimit::max(grid::bundle::BUNDLE_LEN_MAX))),
+        )
         .routes(guarded(routes!(grid::area)))
         .routes(guarded(routes!(grid::operate)))
         .routes(guarded(routes!(grid::outages::list)))

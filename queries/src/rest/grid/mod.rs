@@ -4,6 +4,7 @@
 //! A switch operation is not written into any view here: it goes into the log as the switch's own alert, comes back through the engine like
 //! one that the device has sent, and is there after every restart.
 
+pub(super) mod bundle;
 mod decision;
 mod documents;
 pub(super) mod faults;
@@ -34,6 +35,7 @@ use crate::auth::Role;
 use crate::live::{LiveGrid, LiveSnapshot};
 use documents::{Area, AreaItem, BranchItem, Grid, NodeItem, Operated, Operation, Position, position};
 
+pub use bundle::{BundleDoor, BundleFiles, BundleRefusal, Stored};
 pub use documents::{EstimateDocument, NodeDocument, QualityDocument, SwitchDocument};
 pub use faults::{CandidateDocument, FaultDocument, FaultDoor, FaultInquiry, FaultRefusal};
 pub use outages::OutageDocument;

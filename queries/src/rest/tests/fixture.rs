@@ -18,6 +18,7 @@ use crate::auth::{AuthConfig, Authenticator};
 use crate::catalog::{HistorySource, HistoryView};
 use crate::live::LiveStore;
 use crate::live::test_rows::{Rows, identifier};
+use crate::rest::grid::{BundleRefusal, Stored};
 use crate::rest::{ComponentState, Counter, Health, RestConfig, RestState, router};
 use crate::session::fixture::{fault, grid_bundle, grid_outcome};
 use crate::session::{SqlLimits, SqlService};
@@ -111,6 +112,18 @@ pub(super) fn state(live: Arc<LiveStore>, history: Arc<History>) -> RestState {
         metrics: Arc::new(|| "flexmeter_up 1\n".to_owned()),
         log: Arc::new(|_, _| Box::pin(async { Ok(()) })),
         faults: Arc::new(|_| Box::pin(async { Ok(fault()) })),
+        bundles: Arc::new(|_, files| {
+            let stored = match files.contains_key("network.json") {
+                true => Ok(Stored {
+                    n_nodes: files.len(),
+                    n_branches: 0,
+                    n_meters: 0,
+                    areas: Vec::new(),
+                }),
+                false => Err(BundleRefusal::Bundle("network.json is missing".to_owned())),
+            };
+            Box::pin(async { stored })
+        }),
     }
 }
 
