@@ -15,6 +15,7 @@ use crate::grid::Meters;
 use crate::identities::Identities;
 use crate::latest::Latest;
 use crate::load_profile::LoadProfile;
+use crate::reconfiguration::{LocatedFaults, Reconfigurations};
 use crate::totals::Totals;
 
 /// One operator's state of each partition it has met. Shared with the worker, which writes checkpoints between two steps.
@@ -30,6 +31,8 @@ pub(crate) struct PartitionState {
     pub(crate) latest: Latest,
     pub(crate) load_profile: LoadProfile,
     pub(crate) meters: Meters,
+    pub(crate) reconfigurations: Reconfigurations,
+    pub(crate) located: LocatedFaults,
 }
 
 impl PartitionState {
@@ -53,6 +56,8 @@ impl PartitionState {
         let latest = Latest::read(&mut input, intake.devices.len())?;
         let load_profile = LoadProfile::read(&mut input, &intake.devices, config)?;
         let meters = Meters::read(&mut input, &intake.devices)?;
+        let reconfigurations = Reconfigurations::read(&mut input, &config.reconfiguration)?;
+        let located = LocatedFaults::read(&mut input)?;
         input.finish()?;
         Ok(Self {
             partition,
@@ -62,6 +67,8 @@ impl PartitionState {
             latest,
             load_profile,
             meters,
+            reconfigurations,
+            located,
         })
     }
 
@@ -88,6 +95,8 @@ pub(crate) struct WorkerStates {
     pub(crate) latest: PerPartition<Latest>,
     pub(crate) load_profiles: PerPartition<LoadProfile>,
     pub(crate) meters: PerPartition<Meters>,
+    pub(crate) reconfigurations: PerPartition<Reconfigurations>,
+    pub(crate) located: PerPartition<LocatedFaults>,
 }
 
 impl WorkerStates {
@@ -101,6 +110,8 @@ impl WorkerStates {
             this.latest.borrow_mut().insert(state.partition, state.latest);
             this.load_profiles.borrow_mut().insert(state.partition, state.load_profile);
             this.meters.borrow_mut().insert(state.partition, state.meters);
+            this.reconfigurations.borrow_mut().insert(state.partition, state.reconfigurations);
+            this.located.borrow_mut().insert(state.partition, state.located);
         }
         this
     }
@@ -124,6 +135,8 @@ impl WorkerStates {
         write(&self.latest, partition, |state| state.write(&mut out));
         write(&self.load_profiles, partition, |state| state.write(&mut out));
         write(&self.meters, partition, |state| state.write(&mut out));
+        write(&self.reconfigurations, partition, |state| state.write(&mut out));
+        write(&self.located, partition, |state| state.write(&mut out));
         PartitionSnapshot {
             partition,
             offset: intake.next_offset,

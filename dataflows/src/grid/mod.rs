@@ -14,7 +14,10 @@ mod settings;
 mod statistics;
 mod tenant;
 
+pub(crate) use beside::Beside;
 pub(crate) use levels::{GridPart, levels};
+pub(crate) use mail::GridId;
 pub(crate) use meters::{Grids, Meters, meters, seed};
 pub use settings::EstimationConfig;
+pub(crate) use tenant::Role;
 pub use tenant::{Grid, LEVELS_MAX};

@@ -99,7 +99,12 @@ fn found(area: &str, result: &Reconfiguration, operations: Vec<(Operation, Hardw
         loss_d4_6_w: result.d4_6.as_ref().ok().map(|tree| tree.loss_w).filter(|loss| loss.is_finite()),
         voltage_min_pu: [result.initial.voltage_min_pu.1, result.best.voltage_min_pu.1],
     };
-    let numbers = [found.loss_before_w, found.loss_after_w, found.voltage_min_pu[0], found.voltage_min_pu[1]];
+    let numbers = [
+        found.loss_before_w,
+        found.loss_after_w,
+        found.voltage_min_pu[0],
+        found.voltage_min_pu[1],
+    ];
     let is_plan = !found.operations.is_empty() && numbers.iter().all(|number| number.is_finite());
     is_plan.then_some(found)
 }

@@ -33,7 +33,11 @@ pub(crate) enum Body {
     /// Something in the log.
     Event { tenant: String, place: Place, event: Event },
     /// Where a switch stands, for the estimation too.
-    Switch { tenant: String, branch_id: i64, position: Position },
+    Switch {
+        tenant: String,
+        branch_id: i64,
+        position: Position,
+    },
     /// What an estimated area draws: index of the node in the whole network, W, var. Nothing where there is no estimate.
     Drawn {
         tenant: String,
@@ -78,7 +82,9 @@ pub(crate) fn notes<'scope>(
         move |accepted, output| {
             if let Some(start) = start.take() {
                 let intakes = intakes.borrow();
-                let clocks = intakes.iter().flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers));
+                let clocks = intakes
+                    .iter()
+                    .flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers));
                 output.session(&start).give_iterator(clocks);
             }
             accepted.for_each_stamp(|time, containers| {

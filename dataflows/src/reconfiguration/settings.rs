@@ -65,7 +65,12 @@ impl ReconfigurationConfig {
         }
         let [low, high] = self.voltage_pu;
         let numbers = [
-            ("reconfiguration.saving_min_w", self.saving_min_w, self.saving_min_w > 0.0, "use W above zero"),
+            (
+                "reconfiguration.saving_min_w",
+                self.saving_min_w,
+                self.saving_min_w > 0.0,
+                "use W above zero",
+            ),
             ("reconfiguration.voltage_pu", low, low >= 0.0, "use per unit of rated, such as 0.9"),
             (
                 "reconfiguration.voltage_pu",

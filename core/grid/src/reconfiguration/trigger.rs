@@ -197,7 +197,10 @@ mod tests {
         assert!(!trigger.observe(0, 120.0) && !trigger.observe(5, 110.0));
         let mut restored = Trigger::restore(OPTIONS, trigger.watch()).unwrap();
         assert!(restored.observe(10, 110.0), "the dwell time began before");
-        assert!(!Trigger::restore(OPTIONS, restored.watch()).unwrap().observe(20, 110.0), "it has fired");
+        assert!(
+            !Trigger::restore(OPTIONS, restored.watch()).unwrap().observe(20, 110.0),
+            "it has fired"
+        );
         let spoiled = Watch::Rising {
             since_us: 0,
             first_w: f64::NAN,
