@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use flexmeter_dataflows::Grid;
 use flexmeter_grid::BASE_POWER_VA;
+use flexmeter_grid::areas::split;
 use flexmeter_grid::bundle::Bundle;
 use flexmeter_grid::network::{Network, Terminal};
 use flexmeter_grid::pgm::{Dataset, DatasetKind};
 use flexmeter_grid::power_flow::{Options, PowerFlow};
+use flexmeter_grid::reconfiguration::Drawn;
 use flexmeter_model::EventTime;
 use serde_json::{Value, json};
 
@@ -217,8 +219,8 @@ impl District {
         closed
     }
 
-    /// What all meters with supply say at a moment, with the errors of their class.
-    pub(crate) fn messages(&mut self, time: i64) -> Vec<Logged> {
+    /// The network with what its customers take.
+    fn loaded(&self) -> Network {
         let rows: Vec<Value> = self
             .load_ids
             .iter()
@@ -230,6 +232,38 @@ impl District {
         network
             .update(&Dataset::from_json(&update, DatasetKind::Update).unwrap(), 0)
             .unwrap();
+        network
+    }
+
+    /// The first MV area alone, with the true power into each LV area at its root.
+    pub(crate) fn upper_level(&self) -> Network {
+        let network = self.loaded();
+        let mut flow = PowerFlow::<3>::new(&network).unwrap();
+        flow.solve(&Options::default()).unwrap();
+        let paths: Vec<&str> = self.bundle.areas.iter().map(String::as_str).collect();
+        let areas = split(&network, &paths).unwrap();
+        let top = areas.last().unwrap();
+        let into = |root: usize| {
+            let whole = top.nodes[root];
+            let entrance = network
+                .branches()
+                .iter()
+                .position(|branch| branch.to == whole && network.nodes()[branch.from].u_rated_v > 1e3);
+            let power = flow.terminal_pu(&network, Terminal::BranchTo(entrance.unwrap()));
+            let power = power.iter().sum::<flexmeter_grid::Complex<f64>>() * (-BASE_POWER_VA / 3.0);
+            Drawn {
+                node: root,
+                p_w: power.re,
+                q_var: power.im,
+            }
+        };
+        let drawn: Vec<Drawn> = top.children.iter().map(|&(_, root)| into(root)).collect();
+        top.network.with_drawn(&drawn)
+    }
+
+    /// What all meters with supply say at a moment, with the errors of their class.
+    pub(crate) fn messages(&mut self, time: i64) -> Vec<Logged> {
+        let network = self.loaded();
         let mut flow = PowerFlow::<3>::new(&network).unwrap();
         let options = Options {
             tolerance_pu: 1e-10,
