@@ -355,13 +355,13 @@ fn what_lower_levels_draw_counts_on_the_upper_one() {
         let now = START + minute * MINUTE;
         run.feed(district.messages(now), now + 1);
     }
-    let row = run.proposal().1;
     let truth = district.upper_level();
     let mv = grid.bundle().switches.iter().filter(|switch| switch.hardware_id.contains("mv"));
     let switches: Vec<usize> = mv
         .filter_map(|switch| truth.branch_index(grid.bundle().network.branches()[switch.branch].id))
         .collect();
     let best = reconfigure(&truth, &switches, &Options::default()).unwrap();
+    let row = run.proposal().1;
     let saving_w = row.loss_before_w - row.loss_after_w;
     println!("saving {saving_w:.2} W estimated, {:.2} W true", best.saving_w());
     assert!(best.saving_w() > 1.0 && (saving_w / best.saving_w() - 1.0).abs() < 0.05);

@@ -654,6 +654,17 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
             let node = self.area.nodes[self.area.network.appliances()[index].node];
             *by_node.entry(node).or_default() += power;
         }
+        // what an area below has said is no reading of its stand-in: what flows there says how much it draws
+        let mut into: BTreeMap<usize, Complex<f64>> = self.area.children.iter().map(|&(_, root)| (root, Complex::ZERO)).collect();
+        for (index, branch) in self.area.network.branches().iter().enumerate() {
+            for (node, is_from) in [(branch.from, true), (branch.to, false)] {
+                let Some(into) = into.get_mut(&node) else { continue };
+                let flow = estimator.branch_flow(&self.area.network, index);
+                let out_of = if is_from { flow.s_from_pu } else { flow.s_to_pu };
+                *into += out_of.iter().sum::<Complex<f64>>() * -base_va;
+            }
+        }
+        by_node.extend(into.into_iter().map(|(root, power)| (self.area.nodes[root], power)));
         by_node.into_iter().map(|(node, power)| (node as u32, power.re, power.im)).collect()
     }
 
