@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use flexmeter_model::TenantId;
 use flexmeter_model::outcome::{
-    AcknowledgementRow, AlertRow, EpochCounts, GridOutcome, LatestChange, MeasurementColumns, OutcomeCode, ProfileChange, ProfileRow,
-    RegistrationRow, RejectionRow, TotalChange,
+    AcknowledgementRow, AlertRow, EpochCounts, FaultRow, GridOutcome, LatestChange, MeasurementColumns, OutcomeCode, ProfileChange,
+    ProfileRow, RegistrationRow, RejectionRow, RowChange, TotalChange,
 };
 
 use crate::grid::GridPart;
@@ -121,6 +121,8 @@ pub(crate) enum Part {
     Total(u64, TotalChange),
     /// With its epoch, too: areas are published when all rounds of the epoch are over.
     Grid(u64, GridPart),
-    /// What outages, reconfigurations and faults say at the end of an epoch.
+    /// What outages and reconfigurations say at the end of an epoch.
     Operations(u64, GridOutcome),
+    /// Changes of the located faults, and how many alerts of them were malformed.
+    Faults(u32, Vec<RowChange<FaultRow>>, u64),
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic "FLXPART\n" · version u32 · number of partitions u32 · partition u32
-//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · meters and switches · outages · crc32 u32 of everything before it
+//! next offset u64 · log time i64 · minute i64 · device table · identities · totals · latest · load profile · meters and switches · outages · proposals · located faults · crc32 u32 of everything before it
 //! ```
 //! Integers are little endian; counts are LEB128. A reader believes nothing: lengths are checked against the bytes that are left
 //! before anything is allocated, and every damaged file is an error, never a panic.

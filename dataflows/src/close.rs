@@ -72,7 +72,14 @@ fn share(epoch: u64, parts: Vec<Part>) -> Share {
             Part::Grid(_, GridPart::Area(area)) => share.grid.areas.push(area),
             Part::Grid(_, GridPart::Gone(tenant, area)) => share.grid.gone.push((tenant, area)),
             Part::Grid(_, GridPart::Switch(row)) => share.grid.switches.push(row),
+            Part::Grid(_, GridPart::Drawn { .. }) => {}
             Part::Operations(_, outcome) => share.grid.append(outcome),
+            Part::Faults(partition, mut faults, n_malformed) => {
+                share.grid.faults.append(&mut faults);
+                if n_malformed > 0 {
+                    outcomes.entry(partition).or_default().counts.n_faults_malformed += n_malformed;
+                }
+            }
         }
     }
     share.partitions = outcomes.into_values().collect();

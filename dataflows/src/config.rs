@@ -7,6 +7,7 @@ use flexmeter_model::TenantId;
 
 use crate::error::EngineError;
 use crate::grid::{EstimationConfig, Grid};
+use crate::reconfiguration::ReconfigurationConfig;
 
 /// Width of a load-profile window: 15 minutes, in microseconds.
 pub const WINDOW_US: i64 = 15 * 60 * 1_000_000;
@@ -68,6 +69,8 @@ pub struct EngineConfig {
     pub grids: BTreeMap<TenantId, Arc<Grid>>,
     /// Settings of the state estimation.
     pub estimation: EstimationConfig,
+    /// Settings of reconfiguration.
+    pub reconfiguration: ReconfigurationConfig,
 }
 
 impl Default for EngineConfig {
@@ -86,6 +89,7 @@ impl Default for EngineConfig {
             unknown_devices: UnknownDevices::Accept,
             grids: BTreeMap::new(),
             estimation: EstimationConfig::default(),
+            reconfiguration: ReconfigurationConfig::default(),
         }
     }
 }
@@ -111,6 +115,7 @@ impl EngineConfig {
             }
         }
         self.estimation.check()?;
+        self.reconfiguration.check()?;
         if self.n_workers > WORKERS_MAX {
             return Err(EngineError::Setting {
                 setting: "n_workers",

@@ -27,6 +27,16 @@ pub enum EngineError {
         /// Its value.
         value: String,
     },
+    /// A number that cannot be used.
+    #[error("engine setting {setting} cannot be {value}: {expected}")]
+    Number {
+        /// Name of the field.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// A record in the log cannot be read.
     #[error("log partition {partition} is corrupt at offset {offset}: {source}; restore the log from a copy")]
     CorruptRecord {

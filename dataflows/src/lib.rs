@@ -31,6 +31,7 @@ mod load_profile;
 pub mod outages;
 mod partition;
 mod profile_cell;
+mod reconfiguration;
 mod street;
 mod totals;
 mod worker;
@@ -40,3 +41,4 @@ pub use config::{EPOCHS_IN_FLIGHT_MAX, EngineConfig, TICK_US, UnknownDevices, WI
 pub use engine::{Engine, PartitionSnapshot};
 pub use error::EngineError;
 pub use grid::{EstimationConfig, Grid, LEVELS_MAX};
+pub use reconfiguration::ReconfigurationConfig;

@@ -16,6 +16,7 @@ use crate::identities::Identities;
 use crate::latest::Latest;
 use crate::load_profile::LoadProfile;
 use crate::outages::Homes;
+use crate::reconfiguration::{LocatedFaults, Reconfigurations};
 use crate::totals::Totals;
 
 /// One operator's state of each partition it has met. Shared with the worker, which writes checkpoints between two steps.
@@ -32,6 +33,8 @@ pub(crate) struct PartitionState {
     pub(crate) load_profile: LoadProfile,
     pub(crate) meters: Meters,
     pub(crate) homes: Homes,
+    pub(crate) reconfigurations: Reconfigurations,
+    pub(crate) located: LocatedFaults,
 }
 
 impl PartitionState {
@@ -56,6 +59,8 @@ impl PartitionState {
         let load_profile = LoadProfile::read(&mut input, &intake.devices, config)?;
         let meters = Meters::read(&mut input, &intake.devices)?;
         let homes = Homes::read(&mut input)?;
+        let reconfigurations = Reconfigurations::read(&mut input, &config.reconfiguration)?;
+        let located = LocatedFaults::read(&mut input)?;
         input.finish()?;
         Ok(Self {
             partition,
@@ -66,6 +71,8 @@ impl PartitionState {
             load_profile,
             meters,
             homes,
+            reconfigurations,
+            located,
         })
     }
 
@@ -93,6 +100,8 @@ pub(crate) struct WorkerStates {
     pub(crate) load_profiles: PerPartition<LoadProfile>,
     pub(crate) meters: PerPartition<Meters>,
     pub(crate) homes: PerPartition<Homes>,
+    pub(crate) reconfigurations: PerPartition<Reconfigurations>,
+    pub(crate) located: PerPartition<LocatedFaults>,
 }
 
 impl WorkerStates {
@@ -107,6 +116,8 @@ impl WorkerStates {
             this.load_profiles.borrow_mut().insert(state.partition, state.load_profile);
             this.meters.borrow_mut().insert(state.partition, state.meters);
             this.homes.borrow_mut().insert(state.partition, state.homes);
+            this.reconfigurations.borrow_mut().insert(state.partition, state.reconfigurations);
+            this.located.borrow_mut().insert(state.partition, state.located);
         }
         this
     }
@@ -135,6 +146,8 @@ impl WorkerStates {
         write(&self.load_profiles, partition, |state| state.write(&mut out));
         write(&self.meters, partition, |state| state.write(&mut out));
         write(&self.homes, partition, |state| state.write(&mut out));
+        write(&self.reconfigurations, partition, |state| state.write(&mut out));
+        write(&self.located, partition, |state| state.write(&mut out));
         PartitionSnapshot {
             partition,
             offset: intake.next_offset,

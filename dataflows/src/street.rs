@@ -20,6 +20,7 @@ use crate::latest::latest;
 use crate::load_profile::load_profile;
 use crate::outages::outages;
 use crate::partition::WorkerStates;
+use crate::reconfiguration::{areas_to_notes, located, notes, reconfiguration};
 use crate::totals::totals;
 
 /// Where a worker puts what it is fed.
@@ -52,8 +53,10 @@ impl Inputs {
 ///                             ├─► load_profile ─► changes, rows ─┤
 ///                             ├─► totals ══════════════► counts ─┤          ══ exchanged between workers
 ///                             ├─► meters ══► levels ◄╗ ► areas ──┤
-///                             │                 ╚════╝ boundary estimates up, angles down, within the epoch
-///                             └─► outages ══► supply ══► watch ──┘ outages, indices: in the home of their tenant
+///                             │                 ║╚═══╝ boundary estimates up, angles down, within the epoch
+///                             ├─► notes ════════╩► reconfiguration ► proposals, commands
+///                             ├─► outages ══► supply ══► watch ──┤ outages, indices: in the home of their tenant, as the two beside it
+///                             └─► located ─────────────► faults ─┘
 /// ```
 /// The probe passes an epoch when every operator of every worker is done with it.
 pub(crate) fn build(
@@ -78,10 +81,17 @@ pub(crate) fn build(
     let load_profile = load_profile(accepted.clone(), states.load_profiles.clone(), config.clone());
     let totals = totals(accepted.clone(), states.totals.clone());
     let mail = meters(accepted.clone(), news.clone(), states.meters.clone(), grids.clone());
-    let areas = levels(mail, grids.clone(), config.estimation, outlet.faults.clone());
-    let outages = outages(accepted, news, states, grids, config);
+    let check_us = config.reconfiguration.check_us;
+    let areas = levels(mail, grids.clone(), config.estimation, check_us, outlet.faults.clone());
+    let outages = outages(accepted.clone(), news, states, grids.clone(), config);
+    let from_log = notes(accepted.clone(), states.intakes.clone(), grids.clone(), config.n_partitions);
+    let from_areas = areas_to_notes(areas.clone(), grids.clone(), config.n_partitions);
+    let notes = scope.concatenate([from_log, from_areas]);
+    let proposals = reconfiguration(notes, states.reconfigurations.clone(), grids, config.clone(), outlet.faults.clone());
+    let faults = located(accepted, states.located.clone());
 
-    let (probe, parts) = scope.concatenate([latest, load_profile, totals, areas, outages, rows]).probe();
+    let parts = scope.concatenate([latest, load_profile, totals, areas, outages, proposals, faults, rows]);
+    let (probe, parts) = parts.probe();
     close(parts, outlet);
     (inputs, probe)
 }

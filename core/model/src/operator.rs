@@ -9,7 +9,7 @@ use crate::time::EventTime;
 
 mod fault;
 
-pub use fault::{fault_metadata, read_fault};
+pub use fault::{fault_metadata, fault_of, read_fault};
 
 /// Hardware id of the platform itself, in every tenant.
 pub const OPERATOR: &str = "flexmeter-operator";

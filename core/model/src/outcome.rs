@@ -357,6 +357,8 @@ pub struct EpochCounts {
     pub n_identities_forgotten: u64,
     /// Load-profile windows that left memory early because the partition's limit was reached.
     pub n_windows_forgotten: u64,
+    /// Alerts of the operators' device that said a fault was located, and not what such an alert has to say.
+    pub n_faults_malformed: u64,
 }
 
 impl std::ops::AddAssign for EpochCounts {
@@ -368,6 +370,7 @@ impl std::ops::AddAssign for EpochCounts {
         self.n_reopened += other.n_reopened;
         self.n_identities_forgotten += other.n_identities_forgotten;
         self.n_windows_forgotten += other.n_windows_forgotten;
+        self.n_faults_malformed += other.n_faults_malformed;
     }
 }
 

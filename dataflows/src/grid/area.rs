@@ -9,6 +9,7 @@ use std::sync::Arc;
 use flexmeter_grid::areas::{Area, Entrance};
 use flexmeter_grid::bundle::{MeterSensors, UnmeteredLoad};
 use flexmeter_grid::estimation::{BoundaryEstimate, EstimateOptions, Estimator, Residual, Sensor, Trust, Uncertainty};
+use flexmeter_grid::network::Terminal;
 use flexmeter_grid::{BASE_POWER_VA, Complex, GridError};
 use flexmeter_model::outcome::{AreaEstimate, GridQuality, NodeState};
 use flexmeter_model::{EventTime, TenantId};
@@ -59,6 +60,9 @@ pub(crate) trait Estimated: Send {
     fn estimate(&mut self, may_tell_angles: bool) -> Outgoing;
     /// Everything the last estimate says.
     fn read_out(&mut self) -> AreaEstimate;
+    /// What the appliances of each node, and the areas below it, draw by the last estimate: index of the node in the whole network, W, var.
+    /// Nothing while there is no estimate, or no reading in it.
+    fn drawn(&self) -> Vec<(u32, f64, f64)>;
     /// How much work an estimate is: nodes.
     fn n_nodes(&self) -> usize;
     /// Event time of the newest reading in it.
@@ -628,6 +632,40 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
             quality: self.quality(),
             event_time: EventTime::from_micros(self.event_time()),
         }
+    }
+
+    fn drawn(&self) -> Vec<(u32, f64, f64)> {
+        let Some(estimator) = self.estimator.as_ref().filter(|_| self.event_time() > 0) else {
+            return Vec::new();
+        };
+        let base_va = BASE_POWER_VA / N as f64;
+        let mut by_appliance: Vec<(usize, Complex<f64>)> = estimator
+            .appliance_powers_pu(&self.area.network)
+            .into_iter()
+            .filter_map(|(terminal, power)| match terminal {
+                Terminal::Appliance(index) => Some((index, power.iter().sum::<Complex<f64>>() * -base_va)),
+                _ => None,
+            })
+            .collect();
+        // sums are to be the same each time
+        by_appliance.sort_unstable_by_key(|(index, _)| *index);
+        let mut by_node: BTreeMap<usize, Complex<f64>> = BTreeMap::new();
+        for (index, power) in by_appliance {
+            let node = self.area.nodes[self.area.network.appliances()[index].node];
+            *by_node.entry(node).or_default() += power;
+        }
+        // what an area below has said is no reading of its stand-in: what flows there says how much it draws
+        let mut into: BTreeMap<usize, Complex<f64>> = self.area.children.iter().map(|&(_, root)| (root, Complex::ZERO)).collect();
+        for (index, branch) in self.area.network.branches().iter().enumerate() {
+            for (node, is_from) in [(branch.from, true), (branch.to, false)] {
+                let Some(into) = into.get_mut(&node) else { continue };
+                let flow = estimator.branch_flow(&self.area.network, index);
+                let out_of = if is_from { flow.s_from_pu } else { flow.s_to_pu };
+                *into += out_of.iter().sum::<Complex<f64>>() * -base_va;
+            }
+        }
+        by_node.extend(into.into_iter().map(|(root, power)| (self.area.nodes[root], power)));
+        by_node.into_iter().map(|(node, power)| (node as u32, power.re, power.im)).collect()
     }
 
     fn n_nodes(&self) -> usize {

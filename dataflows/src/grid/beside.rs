@@ -1,6 +1,6 @@
 //! Solves that take longer than a few milliseconds, beside the worker loop.
 //!
-//! The area goes to another thread as it is at that time, and comes back solved; the operator keeps the capability of that time meanwhile,
+//! The job goes to another thread as it is at that time, and comes back done; the operator keeps the capability of that time meanwhile,
 //! so the result counts for the time of its snapshot. The worker goes on with everything else: decoding, the views, other areas.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,44 +8,33 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use timely::scheduling::SyncActivator;
 
-use super::area::{Estimated, Outgoing};
-use super::levels::AreaKey;
 use crate::error::EngineError;
 use crate::faults::Faults;
 
-/// An area on its way.
-pub(crate) struct Job {
-    pub(crate) key: AreaKey,
-    pub(crate) area: Box<dyn Estimated>,
-    pub(crate) may_tell_angles: bool,
-}
-
-/// An area that has come back.
-pub(crate) struct Done {
-    pub(crate) key: AreaKey,
-    pub(crate) area: Box<dyn Estimated>,
-    pub(crate) outgoing: Outgoing,
-}
-
 /// The thread beside a worker; started with the first job.
-pub(crate) struct Beside {
+pub(crate) struct Beside<Job, Done> {
+    what: &'static str,
     activator: SyncActivator,
     faults: Faults,
     worker: usize,
+    work: fn(Job) -> Done,
     thread: Option<(Sender<Job>, Receiver<Done>)>,
 }
 
-impl Beside {
-    pub(crate) fn new(activator: SyncActivator, faults: Faults, worker: usize) -> Self {
+impl<Job: Send + 'static, Done: Send + 'static> Beside<Job, Done> {
+    /// `what` names the work.
+    pub(crate) fn new(what: &'static str, activator: SyncActivator, faults: Faults, worker: usize, work: fn(Job) -> Done) -> Self {
         Self {
+            what,
             activator,
             faults,
             worker,
+            work,
             thread: None,
         }
     }
 
-    /// Sends an area off.
+    /// Sends a job off.
     pub(crate) fn send(&mut self, job: Job) {
         if self.thread.is_none() {
             self.thread = self.start();
@@ -68,17 +57,13 @@ impl Beside {
         let (jobs, to_do) = channel::<Job>();
         let (results, done) = channel();
         let (activator, faults, worker) = (self.activator.clone(), self.faults.clone(), self.worker);
+        let (what, do_it) = (self.what, self.work);
         let work = move || {
-            for mut job in to_do {
-                let outgoing = catch_unwind(AssertUnwindSafe(|| job.area.estimate(job.may_tell_angles)));
-                let Ok(outgoing) = outgoing else {
-                    let message = "an estimate beside the worker loop panicked".to_owned();
+            for job in to_do {
+                let done = catch_unwind(AssertUnwindSafe(|| do_it(job)));
+                let Ok(done) = done else {
+                    let message = format!("the {what} beside the worker loop panicked");
                     return faults.report(EngineError::WorkerPanicked { worker, message });
-                };
-                let done = Done {
-                    key: job.key,
-                    area: job.area,
-                    outgoing,
                 };
                 // nobody may be left who waits for it
                 if results.send(done).is_err() || activator.activate().is_err() {
@@ -86,9 +71,7 @@ impl Beside {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name(format!("flexmeter-solve-{}", self.worker))
-            .spawn(work);
+        let thread = std::thread::Builder::new().name(format!("flexmeter-{what}-{worker}")).spawn(work);
         match thread {
             Ok(_) => Some((jobs, done)),
             Err(error) => {

@@ -23,13 +23,14 @@ use timely::order::Product;
 use timely::progress::frontier::MutableAntichain;
 
 use super::area::{Estimated, Outgoing, area};
-use super::beside::{Beside, Job};
+use super::beside::Beside;
 use super::mail::{Body, GridId, Mail, route};
 use super::meters::Grids;
 use super::settings::EstimationConfig;
 use super::tenant::{Grid, LEVELS_MAX, Topology};
 use crate::batch::Part;
 use crate::faults::Faults;
+use crate::reconfiguration::clock::{LogClock, last_check};
 
 /// A grid and one of its areas.
 pub(crate) type AreaKey = (GridId, u32);
@@ -54,6 +55,7 @@ pub(crate) fn levels<'scope>(
     mails: StreamVec<'scope, u64, Mail>,
     grids: Rc<RefCell<Grids>>,
     config: EstimationConfig,
+    check_us: i64,
     faults: Faults,
 ) -> StreamVec<'scope, u64, Part> {
     let outer = mails.scope();
@@ -74,10 +76,14 @@ pub(crate) fn levels<'scope>(
                     areas: BTreeMap::new(),
                     due: BTreeSet::new(),
                     log_time: i64::MIN,
+                    clock: LogClock::default(),
+                    check_us,
+                    checked: i64::MIN,
+                    is_check_due: false,
                     touched: BTreeSet::new(),
                     gone: Vec::new(),
                     switches: BTreeMap::new(),
-                    beside: Beside::new(activator, faults.clone(), worker),
+                    beside: Beside::new("estimate", activator, faults.clone(), worker, estimate),
                     n_away: 0,
                 };
                 let mut turns = Turns::default();
@@ -174,14 +180,42 @@ struct Levels {
     /// When (in log time) an area looks at the age of its readings next.
     due: BTreeSet<(i64, AreaKey)>,
     log_time: i64,
+    /// How far all partitions are, and when what is drawn was told last.
+    clock: LogClock,
+    check_us: i64,
+    checked: i64,
+    is_check_due: bool,
     /// Areas estimated in this epoch.
     touched: BTreeSet<AreaKey>,
     gone: Vec<(TenantId, Arc<str>)>,
     /// Switch rows of this epoch.
     switches: BTreeMap<(GridId, u32), SwitchRow>,
-    beside: Beside,
+    beside: Beside<Job, Done>,
     /// Areas on the way to the thread beside, and back.
     n_away: usize,
+}
+
+/// An area on its way to the thread beside.
+struct Job {
+    key: AreaKey,
+    area: Box<dyn Estimated>,
+    may_tell_angles: bool,
+}
+
+/// An area that has come back.
+struct Done {
+    key: AreaKey,
+    area: Box<dyn Estimated>,
+    outgoing: Outgoing,
+}
+
+fn estimate(mut job: Job) -> Done {
+    let outgoing = job.area.estimate(job.may_tell_angles);
+    Done {
+        key: job.key,
+        area: job.area,
+        outgoing,
+    }
 }
 
 /// A grid on the street.
@@ -242,7 +276,7 @@ impl Levels {
             }
             self.touched.insert(key);
         }
-        if !self.touched.is_empty() || !self.gone.is_empty() || !self.switches.is_empty() {
+        if !self.touched.is_empty() || !self.gone.is_empty() || !self.switches.is_empty() || self.is_check_due {
             turns.at(capability, (at.0, PUBLISH));
         }
     }
@@ -260,7 +294,10 @@ impl Levels {
         for mail in mails {
             match mail.body {
                 Body::Grids => has_grids = true,
-                Body::Clock { log_time: time } => log_time = log_time.max(time),
+                Body::Clock { partition, log_time: time } => {
+                    self.clock.hear(partition, time);
+                    log_time = log_time.max(time);
+                }
                 body => meters.push(body),
             }
         }
@@ -317,6 +354,10 @@ impl Levels {
         if log_time > self.log_time {
             self.log_time = log_time;
             self.tick(areas);
+        }
+        let check = self.clock.reached().map_or(i64::MIN, |reached| last_check(reached, self.check_us));
+        if check > self.checked {
+            (self.checked, self.is_check_due) = (check, true);
         }
     }
 
@@ -468,6 +509,16 @@ impl Levels {
                 part(GridPart::Area(Arc::new(estimated.read_out())));
             }
         }
+        if !std::mem::take(&mut self.is_check_due) {
+            return;
+        }
+        for (&(grid, area), estimated) in &self.areas {
+            let is_top = self.topologies.get(&grid).is_some_and(|known| known.grid.depth(area) == 1);
+            if let Some(estimated) = estimated.as_ref().filter(|_| is_top) {
+                let drawn = estimated.drawn();
+                part(GridPart::Drawn { grid, area, drawn });
+            }
+        }
     }
 }
 
@@ -477,4 +528,10 @@ pub(crate) enum GridPart {
     Area(Arc<AreaEstimate>),
     Gone(TenantId, Arc<str>),
     Switch(SwitchRow),
+    /// What the nodes of a top area draw, from time to time: index in the whole network, W, var. Nothing without an estimate.
+    Drawn {
+        grid: GridId,
+        area: u32,
+        drawn: Vec<(u32, f64, f64)>,
+    },
 }

@@ -32,7 +32,7 @@ pub(crate) enum Body {
     /// To an area: what its meter says now.
     Meter { grid: GridId, meter: u32, said: MeterSaid },
     /// To a worker: log time of a partition.
-    Clock { log_time: i64 },
+    Clock { partition: u32, log_time: i64 },
     /// To an area from one below.
     Up {
         grid: GridId,

@@ -149,9 +149,9 @@ fn tell_all(states: &mut BTreeMap<u32, Meters>, grids: &Grids, worker: usize, n_
         to: worker as u64,
         body: Body::Grids,
     }];
-    for state in states.values_mut() {
+    for (&partition, state) in states {
         state.links.clear();
-        state.tell_all(grids, n_workers, &mut mails);
+        state.tell_all(partition, grids, n_workers, &mut mails);
     }
     mails
 }
@@ -175,10 +175,14 @@ impl Meters {
         for device in changed {
             self.tell(device, grids, mails);
         }
+        self.tell_clock(batch.span.partition, n_workers, mails);
+    }
+
+    fn tell_clock(&self, partition: u32, n_workers: usize, mails: &mut Vec<Mail>) {
         let log_time = self.log_time;
         mails.extend((0..n_workers as u64).map(|to| Mail {
             to,
-            body: Body::Clock { log_time },
+            body: Body::Clock { partition, log_time },
         }));
     }
 
@@ -286,7 +290,7 @@ impl Meters {
         });
     }
 
-    fn tell_all(&mut self, grids: &Grids, n_workers: usize, mails: &mut Vec<Mail>) {
+    fn tell_all(&mut self, partition: u32, grids: &Grids, n_workers: usize, mails: &mut Vec<Mail>) {
         for device in self.devices.values().cloned().collect::<Vec<_>>() {
             match self.link(&device, grids) {
                 Link::To(_, Role::Meter(_)) => self.tell(device.index, grids, mails),
@@ -298,11 +302,7 @@ impl Meters {
                 Link::Unknown | Link::Nothing => {}
             }
         }
-        let log_time = self.log_time;
-        mails.extend((0..n_workers as u64).map(|to| Mail {
-            to,
-            body: Body::Clock { log_time },
-        }));
+        self.tell_clock(partition, n_workers, mails);
     }
 
     /// A grid has come whose meters may have spoken before: their latest values are their readings.

@@ -14,6 +14,7 @@ mod settings;
 mod statistics;
 mod tenant;
 
+pub(crate) use beside::Beside;
 pub(crate) use levels::{GridPart, levels};
 pub(crate) use mail::GridId as GridNumber;
 pub(crate) use meters::{Grids, Meters, meters, seed};

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use flexmeter_dataflows::Grid;
-use flexmeter_grid::bundle::Bundle;
-use flexmeter_grid::network::Terminal;
+use flexmeter_grid::areas::split;
+use flexmeter_grid::bundle::{Bundle, Role};
+use flexmeter_grid::network::{Network, Terminal};
+use flexmeter_grid::reconfiguration::Drawn;
 use flexmeter_grid::simulation::SimulatedGrid;
 use flexmeter_model::EventTime;
 use serde_json::{Value, json};
@@ -214,16 +216,43 @@ impl District {
         closed
     }
 
+    /// The grid with what its customers take.
+    fn loaded(&self) -> SimulatedGrid {
+        let mut grid = self.grid.clone();
+        for (load, &[p_w, q_var]) in self.loads.iter().enumerate() {
+            grid.set_load(load, p_w, q_var);
+        }
+        grid.solve().unwrap();
+        grid
+    }
+
+    /// The first MV area alone, with the true power into each LV area at its root.
+    pub(crate) fn upper_level(&self) -> Network {
+        let grid = self.loaded();
+        let paths: Vec<&str> = self.bundle.areas.iter().map(String::as_str).collect();
+        let areas = split(grid.network(), &paths).unwrap();
+        let top = areas.last().unwrap();
+        let into = |root: usize| {
+            let is_there = |meter: &flexmeter_grid::bundle::Meter| meter.node == top.nodes[root] && meter.role == Role::Substation;
+            let meter = self.bundle.meters.iter().position(is_there).unwrap();
+            let truth = grid.reading(meter).unwrap();
+            Drawn {
+                node: root,
+                p_w: truth.p_w.iter().sum(),
+                q_var: truth.q_var.iter().sum(),
+            }
+        };
+        let drawn: Vec<Drawn> = top.children.iter().map(|&(_, root)| into(root)).collect();
+        top.network.with_drawn(&drawn)
+    }
+
     /// What all meters with supply say at a moment, with the errors of their class.
     pub(crate) fn messages(&mut self, time: i64) -> Vec<Logged> {
-        for (load, &[p_w, q_var]) in self.loads.iter().enumerate() {
-            self.grid.set_load(load, p_w, q_var);
-        }
-        self.grid.solve().unwrap();
+        let grid = self.loaded();
         let meters = self.bundle.meters.clone();
         let mut messages = Vec::new();
         for (index, meter) in meters.iter().enumerate() {
-            let Some(truth) = self.grid.reading(index) else { continue };
+            let Some(truth) = grid.reading(index) else { continue };
             let mut measurements = serde_json::Map::new();
             for &k in &meter.phases {
                 let line = k + 1;

@@ -97,6 +97,33 @@ impl Blocks {
         }
         blocks.into_values().collect()
     }
+
+    /// Adds a heartbeat to every partition.
+    pub(crate) fn beat(&mut self, blocks: Vec<RecordBlock>, at: i64) -> Vec<RecordBlock> {
+        let mut blocks: BTreeMap<u32, RecordBlock> = blocks.into_iter().map(|block| (block.partition, block)).collect();
+        for partition in 0..N_PARTITIONS {
+            let next = self.next.entry(partition).or_default();
+            let block = blocks.entry(partition).or_insert_with(|| RecordBlock {
+                partition,
+                base_offset: *next,
+                n_records: 0,
+                data: Vec::new(),
+            });
+            Record {
+                kind: RecordKind::Heartbeat,
+                tenant: "",
+                hardware_id: "",
+                bound: false,
+                redelivered: false,
+                received_at: EventTime::from_micros(at),
+                payload: &[],
+            }
+            .encode(&mut block.data);
+            block.n_records += 1;
+            *next += 1;
+        }
+        blocks.into_values().collect()
+    }
 }
 
 /// All areas and switches as the last epochs left them.

@@ -12,6 +12,7 @@
 //! reduction", IEEE Trans. Power Delivery 3(3), 1988. M. E. Baran, F. F. Wu, "Network reconfiguration in distribution systems for loss
 //! reduction and load balancing", IEEE Trans. Power Delivery 4(2), 1989.
 
+mod drawn;
 mod graph;
 mod meshed;
 mod proposal;
@@ -31,8 +32,9 @@ use meshed::{Impedance, Sets, watts};
 use search::Search;
 use tree::{Bounds, Tree};
 
+pub use drawn::Drawn;
 pub use proposal::{Actor, Change, Operation, Proposal, ProposalState, Reason};
-pub use trigger::{Trigger, TriggerOptions};
+pub use trigger::{Trigger, TriggerOptions, Watch};
 
 /// Most kicks of one search.
 pub const N_KICKS_MAX: usize = 100_000;

@@ -194,6 +194,26 @@ impl Proposal {
         })
     }
 
+    /// The same proposal in a later state, as a checkpoint has it.
+    ///
+    /// # Errors
+    /// [`GridError::BadOption`] for more confirmed operations than the plan has.
+    pub fn in_state(self, state: ProposalState) -> Result<Self, GridError> {
+        let (n_done, n_done_max) = match state {
+            ProposalState::Executing { n_done, .. } => (n_done, self.operations.len() - 1),
+            ProposalState::Failed { n_done, .. } => (n_done, self.operations.len()),
+            _ => (0, 0),
+        };
+        match n_done <= n_done_max {
+            true => Ok(Self { state, ..self }),
+            false => Err(GridError::BadOption {
+                option: "n_done",
+                value: n_done as f64,
+                remedy: "the plan has fewer operations",
+            }),
+        }
+    }
+
     /// Its id.
     pub fn id(&self) -> u64 {
         self.id
@@ -202,6 +222,38 @@ impl Proposal {
     /// Where it stands.
     pub fn state(&self) -> &ProposalState {
         &self.state
+    }
+
+    /// When it expires undecided, log time.
+    pub fn expires_at_us(&self) -> i64 {
+        self.expires_at_us
+    }
+
+    /// How long each switch has to confirm.
+    pub fn confirmation_us_max(&self) -> i64 {
+        self.confirmation_us_max
+    }
+
+    /// Whether the platform may accept it by itself.
+    pub fn allows_automatic(&self) -> bool {
+        self.allows_automatic
+    }
+
+    /// When time alone changes it next: [`Change::Clock`] has an effect from then on.
+    pub fn deadline_us(&self) -> Option<i64> {
+        match self.state {
+            ProposalState::Proposed => Some(self.expires_at_us),
+            ProposalState::Executing { since_us, .. } => Some(since_us.saturating_add(self.confirmation_us_max)),
+            _ => None,
+        }
+    }
+
+    /// The operation that is waited for, and how many have been confirmed before it.
+    pub fn in_hand(&self) -> Option<(usize, Operation)> {
+        match self.state {
+            ProposalState::Executing { n_done, .. } => Some((n_done, *self.operations.get(n_done)?)),
+            _ => None,
+        }
     }
 
     /// All operations of the plan, in order.
@@ -378,6 +430,28 @@ mod tests {
         check(&[accept.clone(), start.clone(), (Change::Clock, 12)], "failed", None);
         check(&[accept.clone(), start.clone(), (Change::Refused, 3)], "failed", None);
         check(&[accept, start, (Change::NetworkChanged, 3)], "failed", None);
+    }
+
+    #[test]
+    fn the_clock_has_an_effect_at_the_deadline_and_not_before() {
+        let mut proposal = proposal();
+        for (change, at_us) in [(None, 0), (Some(Change::Accept(operator())), 1), (Some(Change::Start), 2)] {
+            change.into_iter().for_each(|change| drop(proposal.apply(change, at_us).unwrap()));
+            let Some(deadline) = proposal.deadline_us() else { continue };
+            for (at_us, changes) in [(deadline - 1, false), (deadline, true)] {
+                let mut later = proposal.clone();
+                later.apply(Change::Clock, at_us).unwrap();
+                assert_eq!(later != proposal, changes, "{:?} at {at_us}", proposal.state());
+            }
+        }
+        assert_eq!(proposal.in_hand(), Some((0, PLAN[0])));
+    }
+
+    #[test]
+    fn a_checkpoint_cannot_have_done_more_than_the_plan() {
+        let state = |n_done| ProposalState::Executing { n_done, since_us: 1 };
+        assert_eq!(proposal().in_state(state(1)).unwrap().in_hand(), Some((1, PLAN[1])));
+        assert!(proposal().in_state(state(2)).is_err());
     }
 
     #[test]

@@ -34,13 +34,20 @@ impl TriggerOptions {
     }
 }
 
-/// Where the trigger stands.
+/// Where a trigger stands: all that a checkpoint needs of it beside its options.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Watch {
+pub enum Watch {
     /// Nothing worth it.
     Idle,
-    /// Above the threshold since then.
-    Rising { since_us: i64, first_w: f64, last_us: i64 },
+    /// Above the threshold.
+    Rising {
+        /// Since then.
+        since_us: i64,
+        /// The saving at that time, W.
+        first_w: f64,
+        /// When it was observed last.
+        last_us: i64,
+    },
     /// A proposal is out; another one only after [`Trigger::rearm`].
     Fired,
 }
@@ -68,11 +75,28 @@ impl Trigger {
     /// # Errors
     /// [`GridError::BadOption`] with the option and what would do.
     pub fn new(options: TriggerOptions) -> Result<Self, GridError> {
+        Self::restore(options, Watch::Idle)
+    }
+
+    /// A trigger that stands where another one stood; its options may be others.
+    ///
+    /// # Errors
+    /// [`GridError::BadOption`] as [`Self::new`], and for a saving that is no finite number.
+    pub fn restore(options: TriggerOptions, watch: Watch) -> Result<Self, GridError> {
         options.check()?;
-        Ok(Self {
-            options,
-            watch: Watch::Idle,
-        })
+        match watch {
+            Watch::Rising { first_w, .. } if !first_w.is_finite() => Err(GridError::BadOption {
+                option: "first_w",
+                value: first_w,
+                remedy: "a saving that is observed is a finite number",
+            }),
+            _ => Ok(Self { options, watch }),
+        }
+    }
+
+    /// Where it stands.
+    pub fn watch(&self) -> Watch {
+        self.watch
     }
 
     /// Takes the saving at a moment, W; not a number where none could be calculated. `true`: propose now. An observation older than
@@ -165,6 +189,24 @@ mod tests {
         assert!(!trigger.observe(1, 100.0));
         trigger.rearm();
         assert!(trigger.observe(2, 100.0));
+    }
+
+    #[test]
+    fn a_restored_trigger_goes_on_where_it_stood() {
+        let mut trigger = Trigger::new(OPTIONS).unwrap();
+        assert!(!trigger.observe(0, 120.0) && !trigger.observe(5, 110.0));
+        let mut restored = Trigger::restore(OPTIONS, trigger.watch()).unwrap();
+        assert!(restored.observe(10, 110.0), "the dwell time began before");
+        assert!(
+            !Trigger::restore(OPTIONS, restored.watch()).unwrap().observe(20, 110.0),
+            "it has fired"
+        );
+        let spoiled = Watch::Rising {
+            since_us: 0,
+            first_w: f64::NAN,
+            last_us: 0,
+        };
+        assert!(Trigger::restore(OPTIONS, spoiled).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{FAULT_LOCATED, OPERATOR, value};
 use crate::outcome::{AlertRow, FaultRow};
+use crate::time::EventTime;
 
 /// What [`super::located`] needs to know of a fault. Its id and its time are not among them: they are the alert's own.
 #[must_use]
@@ -35,45 +36,62 @@ pub fn read_fault(alert: &AlertRow) -> Option<(Arc<str>, FaultRow)> {
         return None;
     }
     let id = value(alert, "subject").filter(|id| !id.is_empty())?;
-    let candidates = value(alert, "candidates").filter(|list| list.starts_with('[') && list.ends_with(']'))?;
-    let row = FaultRow {
-        area: value(alert, "area")?.into(),
-        fault_type: value(alert, "fault_type")?.to_owned(),
-        branch_id: integer(alert, "branch_id")?,
-        near_node: integer(alert, "near_node")?,
-        share: share(alert, "share")?,
-        distance_m: number_if_given(alert, "distance_m")?,
-        distance_sigma_m: number_if_given(alert, "distance_sigma_m")?,
-        distance_ohm: number(alert, "distance_ohm")?,
-        resistance_ohm: number(alert, "resistance_ohm")?,
-        probability: share(alert, "probability")?,
+    Some((id.into(), fault_of(&alert.metadata, alert.event_time)?))
+}
+
+/// The inverse of [`fault_metadata`]; `None` where something is missing or cannot be.
+#[must_use]
+pub fn fault_of(metadata: &[(String, String)], event_time: EventTime) -> Option<FaultRow> {
+    let fields = Fields(metadata);
+    let candidates = fields
+        .text("candidates")
+        .filter(|list| list.starts_with('[') && list.ends_with(']'))?;
+    Some(FaultRow {
+        area: fields.text("area")?.into(),
+        fault_type: fields.text("fault_type")?.to_owned(),
+        branch_id: fields.integer("branch_id")?,
+        near_node: fields.integer("near_node")?,
+        share: fields.share("share")?,
+        distance_m: fields.number_if_given("distance_m")?,
+        distance_sigma_m: fields.number_if_given("distance_sigma_m")?,
+        distance_ohm: fields.number("distance_ohm")?,
+        resistance_ohm: fields.number("resistance_ohm")?,
+        probability: fields.share("probability")?,
         candidates: candidates.to_owned(),
-        n_gasps: integer(alert, "n_gasps")?,
-        event_time: alert.event_time,
-        by: value(alert, "by")?.to_owned(),
-    };
-    Some((id.into(), row))
+        n_gasps: fields.integer("n_gasps")?,
+        event_time,
+        by: fields.text("by")?.to_owned(),
+    })
 }
 
-fn integer<T: FromStr>(alert: &AlertRow, name: &str) -> Option<T> {
-    value(alert, name)?.parse().ok()
-}
+struct Fields<'a>(&'a [(String, String)]);
 
-/// A finite number.
-fn number(alert: &AlertRow, name: &str) -> Option<f64> {
-    value(alert, name)?.parse().ok().filter(|x: &f64| x.is_finite())
-}
+impl<'a> Fields<'a> {
+    fn text(&self, name: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| value.as_str())
+    }
 
-fn share(alert: &AlertRow, name: &str) -> Option<f64> {
-    number(alert, name).filter(|x| (0.0..=1.0).contains(x))
-}
+    fn integer<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.text(name)?.parse().ok()
+    }
 
-/// Outside `None`: it is given and wrong.
-#[allow(clippy::option_option)]
-fn number_if_given(alert: &AlertRow, name: &str) -> Option<Option<f64>> {
-    match value(alert, name) {
-        None => Some(None),
-        Some(_) => number(alert, name).map(Some),
+    /// A finite number.
+    fn number(&self, name: &str) -> Option<f64> {
+        self.text(name)?.parse().ok().filter(|x: &f64| x.is_finite())
+    }
+
+    fn share(&self, name: &str) -> Option<f64> {
+        self.number(name).filter(|x| (0.0..=1.0).contains(x))
+    }
+
+    /// Outside `None`: it is given and wrong.
+    #[allow(clippy::option_option)]
+    fn number_if_given(&self, name: &str) -> Option<Option<f64>> {
+        match self.text(name) {
+            None => Some(None),
+            Some(_) => self.number(name).map(Some),
+        }
     }
 }
 
@@ -82,7 +100,6 @@ mod tests {
     use super::super::tests::row as alert_of;
     use super::super::{Decision, located};
     use super::*;
-    use crate::EventTime;
 
     fn fault() -> FaultRow {
         FaultRow {
