@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail};
 use flexmeter_connectors::lake::Lake;
 use flexmeter_connectors::log::InboundLog;
-use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, PartitionSnapshot, UnknownDevices};
+use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, PartitionSnapshot, ReconfigurationConfig, UnknownDevices};
 use flexmeter_model::outcome::ClosedEpoch;
 use flexmeter_model::{GridBundle, TenantId};
 use flexmeter_queries::live::LiveStore;
@@ -330,10 +330,28 @@ impl Pump<'_> {
 }
 
 /// The engine's settings as the configuration gives them.
-pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: UnknownDevices, grids: &Grids) -> EngineConfig {
-    const HOUR_US: i64 = 3_600_000_000;
-    let hours = |n: u64| i64::try_from(n).unwrap_or(i64::MAX).saturating_mul(HOUR_US);
-    EngineConfig {
+pub(crate) fn engine_config(
+    config: &crate::config::Config,
+    unknown_devices: UnknownDevices,
+    grids: &Grids,
+) -> anyhow::Result<EngineConfig> {
+    const SECOND_US: i64 = 1_000_000;
+    const HOUR_US: i64 = 3_600 * SECOND_US;
+    let times = |n: u64, unit_us: i64| i64::try_from(n).unwrap_or(i64::MAX).saturating_mul(unit_us);
+    let (hours, seconds) = (|n| times(n, HOUR_US), |n| times(n, SECOND_US));
+    let switching = &config.grid.reconfiguration;
+    let tenant = |name: &String| TenantId::new(name).with_context(|| format!("grid.reconfiguration.automatic: {name:?}"));
+    let reconfiguration = ReconfigurationConfig {
+        automatic: switching.automatic.iter().map(tenant).collect::<anyhow::Result<_>>()?,
+        saving_min_w: switching.saving_min_kw * 1e3,
+        dwell_us: seconds(switching.dwell_s),
+        check_us: seconds(switching.check_s),
+        expires_us: seconds(switching.expires_s),
+        confirmation_us: seconds(switching.confirmation_s),
+        pause_us: seconds(switching.pause_s),
+        voltage_pu: [switching.voltage_min_pu, switching.voltage_max_pu],
+    };
+    Ok(EngineConfig {
         n_workers: config.engine.workers,
         n_partitions: config.log.partitions,
         dedupe_horizon_us: hours(config.engine.dedupe_hours),
@@ -344,6 +362,7 @@ pub(crate) fn engine_config(config: &crate::config::Config, unknown_devices: Unk
             is_on: config.grid.estimation,
             ..EstimationConfig::default()
         },
+        reconfiguration,
         ..EngineConfig::default()
-    }
+    })
 }

@@ -455,7 +455,7 @@ fn street_parts(
             lake,
             live: Arc::clone(&live),
             checkpoints: CheckpointStore::open(config.data_dir.join("checkpoints"))?,
-            engine: pipeline::engine_config(&config, unknown_devices(&config, &grids)?, &grids),
+            engine: pipeline::engine_config(&config, unknown_devices(&config, &grids)?, &grids)?,
             checkpoint_every: Duration::from_secs(config.engine.checkpoint_s),
             retention: Duration::from_secs(config.engine.log_retention_hours * 3600),
             grid_news: Arc::clone(&news),

@@ -106,6 +106,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let bundle = data_dir.join("demo-grid");
     plan.write(&bundle)?;
     config.grid.bundle = Some(bundle);
+    // an operator has minutes, a demo has seconds
+    config.grid.reconfiguration.check_s = 2;
+    config.grid.reconfiguration.dwell_s = 4;
     let grid = DemoGrid::new(&plan, args.meters as usize)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
