@@ -309,7 +309,10 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             estimator.estimate()?;
         }
         let mut uncertainty = estimator.uncertainty()?;
-        let mut trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
+        let mut trust = estimator.trust_at_first_sight(&self.area.network, self.config.false_alarm_rate);
+        if trust.is_suspicious() {
+            trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
+        }
         let mut removed = Vec::new();
         let mut good = None;
         while trust.is_suspicious() && removed.len() < N_SUSPECTS_MAX {
