@@ -516,7 +516,20 @@ impl<const N: usize> Readings<N> {
         Appliances { by_terminal, by_position }
     }
 
-    /// The same for the loads and generators of one node.
+    /// How many sources, loads and generators each position has.
+    pub(super) fn n_appliances(&self, network: &Network, admittance: &Admittance<N>) -> Vec<u32> {
+        let mut n_appliances = vec![0; admittance.order.len()];
+        let appliances = network.appliances.iter().map(|appliance| (appliance.node, appliance.connected));
+        let sources = network.sources.iter().map(|source| (source.node, source.connected));
+        for (node, _) in appliances.chain(sources).filter(|&(_, connected)| connected) {
+            if let Some(n) = n_appliances.get_mut(admittance.order.position[node] as usize) {
+                *n += 1;
+            }
+        }
+        n_appliances
+    }
+
+    /// What is read of the loads and generators of one node.
     pub(super) fn appliances_at(&self, network: &Network, node: usize) -> Vec<([C64; N], [C64; N])> {
         let here = network.appliances.iter().enumerate();
         here.filter(|(_, appliance)| appliance.connected && appliance.node == node)

@@ -4,7 +4,7 @@
 //! A. Monticelli, "State Estimation in Electric Power Systems: A Generalized Approach", Kluwer 1999, chapters 7 and 8 (largest
 //! normalized residual, chi-square test, critical readings).
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
 
 use statrs::distribution::{ChiSquared, Continuous, ContinuousCDF, Normal};
 
@@ -151,10 +151,13 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         for index in 0..network.voltage_sensors().len() {
             self.voltage_residuals(network, uncertainty, index, &mut residuals);
         }
-        let appliances = self.readings.appliances(network, &self.admittance);
-        let mut injections = HashMap::new();
+        let mut injections = Injections {
+            n_appliances: self.readings.n_appliances(network, &self.admittance),
+            appliances: OnceCell::new(),
+            estimates: vec![None; self.state.len()],
+        };
         for index in 0..network.power_sensors().len() {
-            self.power_residuals(network, uncertainty, &appliances, &mut injections, index, &mut residuals);
+            self.power_residuals(network, uncertainty, &mut injections, index, &mut residuals);
         }
         for index in 0..network.current_sensors().len() {
             self.current_residuals(uncertainty, index, &mut residuals);
@@ -249,8 +252,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         &self,
         network: &Network,
         uncertainty: Option<&Uncertainty<N, B>>,
-        appliances: &Appliances<N>,
-        injections: &mut HashMap<usize, ([C64; N], [C64; N])>,
+        injections: &mut Injections<N>,
         index: usize,
         residuals: &mut Vec<Residual>,
     ) {
@@ -262,11 +264,20 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             Place::Injection(position) => {
                 let terminal = network.power_sensors()[index].terminal;
                 // the estimate of a node is worked out once, however many sensors look at it
-                let both = injections.entry(position).or_insert_with(|| {
+                let both = *injections.estimates[position].get_or_insert_with(|| {
                     let variance = uncertainty.map(|uncertainty| self.injection_variance(uncertainty, position));
                     (self.injection_at(position), variance.unwrap_or([UNASKED; N]))
                 });
-                terminal_estimate(*both, appliances, terminal, position)
+                match injections.n_appliances[position] {
+                    // what a single one injects is what the node does
+                    0 | 1 => both,
+                    _ => {
+                        let appliances = injections
+                            .appliances
+                            .get_or_init(|| self.readings.appliances(network, &self.admittance));
+                        terminal_estimate(both, appliances, terminal, position)
+                    }
+                }
             }
             Place::Voltage(_) => return,
         };
@@ -344,6 +355,16 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         });
         (operating.reading, variance)
     }
+}
+
+/// What the nodes inject, as far as it has been worked out.
+struct Injections<const N: usize> {
+    /// By position.
+    n_appliances: Vec<u32>,
+    /// What is read of the single appliances: needed only where a node has several.
+    appliances: OnceCell<Appliances<N>>,
+    /// By position: estimate and variance.
+    estimates: Vec<Option<([C64; N], [C64; N])>>,
 }
 
 /// Estimate of what a node or one of its appliances injects, and its variances, from those of the node.
