@@ -84,7 +84,10 @@ impl<const B: usize> Covariance<B> {
 
     /// Variance of a linear function of one position's unknowns.
     pub(super) fn variance(&self, position: usize, g: &Column<B>) -> f64 {
-        dot(g, &multiply(&self.diagonal[position], g))
+        let block = &self.diagonal[position];
+        // most are of the voltages or of the multipliers alone
+        let columns = g.iter().zip(block).filter(|(g, _)| **g != 0.0);
+        columns.map(|(g_column, column)| g_column * dot(column, g)).sum()
     }
 
     /// Variance of a linear function of the unknowns at both ends of a slot.
