@@ -1,6 +1,6 @@
 //! Standard deviations of what the estimate says.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use super::block::{Column, multipliers, voltages};
 use super::covariance::{Covariance, Functional, along_phase};
@@ -16,7 +16,7 @@ use crate::network::{Network, Terminal};
 /// were made then; once the estimator has gone on, ask it anew.
 #[derive(Debug, Clone)]
 pub struct Uncertainty<const N: usize, const B: usize> {
-    covariance: OnceCell<Covariance<B>>,
+    covariance: OnceLock<Covariance<B>>,
 }
 
 impl<const N: usize, const B: usize> Uncertainty<N, B> {
@@ -36,7 +36,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         self.changes.start(false);
         self.factorize(true)?;
         Ok(Uncertainty {
-            covariance: OnceCell::new(),
+            covariance: OnceLock::new(),
         })
     }
 
