@@ -15,7 +15,7 @@ use flexmeter_model::outcome::{AreaEstimate, GridQuality, NodeState};
 use flexmeter_model::{EventTime, TenantId};
 
 use super::mail::{UpMessage, UpPower};
-use super::reading::{self, FLOW_AGE_MAX, MeterSaid, Times};
+use super::reading::{self, FLOW_AGE_MAX, MeterSaid, PowerReading, Times};
 use super::settings::EstimationConfig;
 use super::tenant::{Grid, Topology};
 
@@ -98,7 +98,14 @@ struct EstimatedArea<const N: usize, const B: usize> {
     assumes_voltage: [bool; 3],
     /// By place of the meter.
     said: Vec<Option<MeterSaid>>,
-    ages: Vec<u32>,
+    /// Of voltage and power.
+    ages: Vec<(u32, u32)>,
+    /// Whether the sensors of the meters say what is known.
+    is_written: bool,
+    /// What the stand-ins were told of powers.
+    stood_in: Vec<Option<PowerReading>>,
+    /// Whether the estimator at hand has read all sensors as they are.
+    is_read: bool,
     tick: i64,
     /// What most of the meters have reached.
     clock: i64,
@@ -147,7 +154,10 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             is_cautious: false,
             assumes_voltage: [true; 3],
             said: (0..n_meters).map(|_| None).collect(),
-            ages: vec![0; n_meters],
+            ages: vec![(0, 0); n_meters],
+            is_written: false,
+            stood_in: Vec::new(),
+            is_read: false,
             tick: i64::MIN,
             clock: i64::MIN,
             messages: BTreeMap::new(),
@@ -206,13 +216,15 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             };
             let age = self.age_of_message(message);
             let is_boundary = message.boundary.is_some() && age == 0 && !self.is_cautious;
-            let power = message
-                .power
-                .filter(|_| !is_boundary)
-                .map_or(reading::NOTHING, |power| reading::aged_flow(&power, age));
-            self.area
-                .network
-                .set_power_reading(self.stand_ins[place], power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
+            let power = message.power.filter(|_| !is_boundary).map(|power| reading::aged_flow(&power, age));
+            if power != self.stood_in[place] {
+                self.stood_in[place] = power;
+                self.is_read = false;
+                let power = power.unwrap_or(reading::NOTHING);
+                self.area
+                    .network
+                    .set_power_reading(self.stand_ins[place], power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
+            }
             if message.is_told && !is_boundary {
                 self.estimator = None;
             }
@@ -229,9 +241,15 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         (age(said.voltage), age(said.power))
     }
 
-    /// Writes what is known into the sensors.
+    /// Writes what is known into the sensors, if they do not say it already: most estimates are asked for by a message.
     fn write_readings(&mut self) {
         self.clock = self.clock_now();
+        let ages_of = |said: &Option<MeterSaid>| said.as_ref().map_or((0, 0), |said| self.ages_of(said, self.clock));
+        let ages: Vec<_> = self.said.iter().map(ages_of).collect();
+        if self.is_written && ages == self.ages {
+            return;
+        }
+        (self.ages, self.is_written, self.is_read) = (ages, true, false);
         self.assumes_voltage = [true; 3];
         for (place, &index) in self.grid.meters_of(self.index).iter().enumerate() {
             let meter = &self.grid.bundle().meters[index];
@@ -242,8 +260,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             };
             let (voltage, power) = match &self.said[place] {
                 Some(said) => {
-                    let (voltage_age, power_age) = self.ages_of(said, self.clock);
-                    self.ages[place] = power_age;
+                    let (voltage_age, power_age) = self.ages[place];
                     (
                         reading::voltage(meter, said, voltage_age),
                         Some(reading::power(meter, said, power_age, &rated)),
@@ -277,7 +294,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         let at_hand = self.estimator.take().filter(|_| !std::mem::take(&mut self.has_left_out));
         let mut estimator = match at_hand {
             Some(mut estimator) => {
-                estimator.read_again(&self.area.network);
+                if !self.is_read {
+                    estimator.read_again(&self.area.network);
+                }
                 estimator
             }
             None => {
@@ -285,6 +304,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                 Estimator::new(&self.area.network, self.options())?
             }
         };
+        self.is_read = true;
         for &(child, root) in &self.area.children {
             let Some(message) = self.messages.get_mut(&(child as u32)) else {
                 continue;
@@ -313,7 +333,10 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             estimator.estimate()?;
         }
         let mut uncertainty = estimator.uncertainty()?;
-        let mut trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
+        let mut trust = estimator.trust_at_first_sight(&self.area.network, self.config.false_alarm_rate);
+        if trust.is_suspicious() {
+            trust = estimator.trust(&self.area.network, &uncertainty, self.config.false_alarm_rate);
+        }
         let mut removed = Vec::new();
         let mut good = None;
         while trust.is_suspicious() && removed.len() < N_SUSPECTS_MAX {
@@ -387,7 +410,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         meters
             .filter(|&(place, _)| {
                 let sensors = self.sensors[place];
-                let is_read = self.said[place].as_ref().is_some_and(|said| !said.is_dark) && self.ages[place] == 0;
+                let is_read = self.said[place].as_ref().is_some_and(|said| !said.is_dark) && self.ages[place].1 == 0;
                 is_read
                     && removed.iter().any(|sensor| match *sensor {
                         Sensor::Voltage(index) => index == sensors.voltage,
@@ -477,12 +500,12 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
 
     fn quality(&self) -> GridQuality {
         let loads = self.grid.meters_of(self.index).iter().enumerate();
-        let is_read = |place: usize| self.ages[place] == 0 && self.said[place].as_ref().is_some_and(|said| !said.is_dark);
+        let is_read = |place: usize| self.ages[place].1 == 0 && self.said[place].as_ref().is_some_and(|said| !said.is_dark);
         let n_measurements = loads.clone().filter(|&(place, _)| is_read(place)).count();
         let n_pseudo = loads
             .filter(|&(place, &index)| {
                 let is_load = self.grid.bundle().meters[index].role == flexmeter_grid::bundle::Role::Customer;
-                !is_read(place) && (is_load || self.said[place].is_some() && self.ages[place] <= FLOW_AGE_MAX)
+                !is_read(place) && (is_load || self.said[place].is_some() && self.ages[place].1 <= FLOW_AGE_MAX)
             })
             .count()
             + self.unmetered.len();
@@ -526,6 +549,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         }
         let own = self.area.nodes.len() - self.area.children.len();
         self.node_ids = self.area.network.nodes()[..own].iter().map(|node| node.id).collect();
+        (self.is_written, self.is_read, self.stood_in) = (false, false, vec![None; self.area.children.len()]);
         // until an area below has spoken, its power is unknown, not zero
         self.stand_ins = (self.area.children.iter().map(|&(_, root)| self.area.network.add_unread_load(root))).collect();
         let meters = self.grid.meters_of(self.index);
@@ -552,6 +576,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
     fn hear(&mut self, meter: usize, said: MeterSaid) {
         if let Some(place) = self.said.get_mut(meter) {
             *place = Some(said);
+            self.is_written = false;
         }
     }
 
@@ -588,7 +613,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         self.said
             .iter()
             .zip(&self.ages)
-            .any(|(said, &age)| said.as_ref().is_some_and(|said| self.ages_of(said, clock).1 != age))
+            .any(|(said, &age)| said.as_ref().is_some_and(|said| self.ages_of(said, clock) != age))
     }
 
     fn estimate(&mut self, may_tell_angles: bool) -> Outgoing {

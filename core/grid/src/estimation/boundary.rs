@@ -18,7 +18,7 @@ use super::block::{Block, Column, multipliers, voltages};
 use super::covariance::{Functional, along_phase};
 use super::local::{AngleReference, add_voltage_derivative, voltage_gradient};
 use super::readings::Voltage;
-use super::{Estimator, GridError, Uncertainty};
+use super::{Estimator, GridError, REWEIGHED_MAX, Uncertainty};
 use crate::model::{C64, to_phases, to_sequences};
 use crate::network::Network;
 
@@ -145,22 +145,56 @@ pub(super) struct Boundary<const N: usize> {
     /// Injection (the negative of what flows into the area).
     power: [C64; N],
     /// Inverse covariance of the voltages alone.
-    information: DMatrix<f64>,
+    information: RealMap<N>,
     /// How the expected injection follows the voltages.
-    slope: DMatrix<f64>,
+    slope: RealMap<N>,
     /// Covariance of the injection when the voltages are known.
-    variance: DMatrix<f64>,
+    variance: RealMap<N>,
     /// A guess that takes back the one in the message.
     pub(super) taken_back: Option<Voltage<N>>,
 }
 
-/// Real parts, then imaginary parts; the imaginary part of phase a is zero in its own frame.
-fn flat<const N: usize>(x: &[C64; N]) -> DVector<f64> {
-    DVector::from_fn(2 * N, |row, _| if row < N { x[row].re } else { x[row - N].im })
+/// A linear map of the real and imaginary parts by phase: for each pair of phases the four entries real by real, real by imaginary,
+/// imaginary by real, imaginary by imaginary part.
+#[derive(Debug, Clone, Copy)]
+struct RealMap<const N: usize>([[[f64; 4]; N]; N]);
+
+impl<const N: usize> RealMap<N> {
+    /// From the entries of a matrix over the real parts, then the imaginary parts.
+    fn new(entry: impl Fn(usize, usize) -> f64) -> Self {
+        Self(std::array::from_fn(|i| {
+            std::array::from_fn(|j| [entry(i, j), entry(i, N + j), entry(N + i, j), entry(N + i, N + j)])
+        }))
+    }
+
+    fn entry(&self, row: usize, column: usize) -> f64 {
+        self.0[row % N][column % N][2 * (row / N) + column / N]
+    }
+
+    #[inline(always)]
+    fn times(&self, x: &[C64; N]) -> [C64; N] {
+        std::array::from_fn(|i| {
+            let row = self.0[i].iter().zip(x);
+            row.map(|([rr, ri, ir, ii], x)| C64::new(rr * x.re + ri * x.im, ir * x.re + ii * x.im))
+                .sum()
+        })
+    }
+
+    #[inline(always)]
+    fn transposed_times(&self, x: &[C64; N]) -> [C64; N] {
+        let mut y = [C64::ZERO; N];
+        for (row, x) in self.0.iter().zip(x) {
+            for ([rr, ri, ir, ii], y) in row.iter().zip(&mut y) {
+                *y += C64::new(rr * x.re + ir * x.im, ri * x.re + ii * x.im);
+            }
+        }
+        y
+    }
 }
 
-fn complex<const N: usize>(x: &DVector<f64>) -> [C64; N] {
-    std::array::from_fn(|k| C64::new(x[k], x[N + k]))
+/// Real and imaginary parts, multiplied and added up.
+fn dot<const N: usize>(a: &[C64; N], b: &[C64; N]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a.re * b.re + a.im * b.im).sum()
 }
 
 impl<const N: usize> Boundary<N> {
@@ -216,12 +250,12 @@ impl<const N: usize> Boundary<N> {
             position,
             voltage: message.voltage_pu,
             power: message.power_pu.map(|s| -s),
-            information: DMatrix::from_fn(2 * N, 2 * N, |row, column| match (wide(row), wide(column)) {
+            information: RealMap::new(|row, column| match (wide(row), wide(column)) {
                 (Some(row), Some(column)) => marginal[(row, column)],
                 _ => 0.0,
             }),
-            slope: DMatrix::from_fn(2 * N, 2 * N, |row, column| wide(column).map_or(0.0, |column| slope[(row, column)])),
-            variance,
+            slope: RealMap::new(|row, column| wide(column).map_or(0.0, |column| slope[(row, column)])),
+            variance: RealMap::new(|row, column| variance[(row, column)]),
             taken_back: message.guess.map(|guess| Voltage {
                 position,
                 magnitude_weight: guess.magnitude_weight.map(|weight| -weight),
@@ -230,32 +264,48 @@ impl<const N: usize> Boundary<N> {
         })
     }
 
+    /// Whether another message about the same node has the same weights but for a share, each beside the deviations it belongs to.
+    fn weighs_like(&self, other: &Self, share: f64) -> bool {
+        let places = || (0..2 * N).flat_map(|row| (0..2 * N).map(move |column| (row, column)));
+        let size = |a: &RealMap<N>, b: &RealMap<N>, row: usize| a.entry(row, row).abs().max(b.entry(row, row).abs());
+        let alike = |a: &RealMap<N>, b: &RealMap<N>, rows: [&RealMap<N>; 2], columns: [&RealMap<N>; 2]| {
+            places().all(|(row, column)| {
+                let limit = size(rows[0], rows[1], row) * size(columns[0], columns[1], column);
+                (a.entry(row, column) - b.entry(row, column)).abs() <= share * limit.sqrt()
+            })
+        };
+        let (information, variance) = ([&self.information, &other.information], [&self.variance, &other.variance]);
+        alike(&self.information, &other.information, information, information)
+            && alike(&self.variance, &other.variance, variance, variance)
+            && alike(&self.slope, &other.slope, variance, information)
+            && self.taken_back.map(|guess| guess.magnitude_weight) == other.taken_back.map(|guess| guess.magnitude_weight)
+    }
+
     /// Voltages in the frame of phase a, and the turn that leads there.
     fn frame(u: &[C64; N]) -> ([C64; N], C64) {
         let turn = u[0].conj() / u[0].norm();
         (u.map(|u| u * turn), turn)
     }
 
-    /// How far the voltages are from what the message says.
-    fn deviation(&self, framed: &[C64; N]) -> DVector<f64> {
-        let mut deviation = flat(framed) - flat(&self.voltage);
-        deviation[N] = 0.0;
+    /// How far the voltages are from what the message says; the imaginary part of phase a is zero in its own frame.
+    fn deviation(&self, framed: &[C64; N]) -> [C64; N] {
+        let mut deviation = std::array::from_fn(|k| framed[k] - self.voltage[k]);
+        deviation[0].im = 0.0;
         deviation
     }
 
     /// The gradient by the voltages of a function whose gradient by the framed voltages is `g`.
-    fn pull_back(u: &[C64; N], framed: &[C64; N], turn: C64, g: &DVector<f64>) -> [C64; N] {
-        let g: [C64; N] = complex(g);
+    fn pull_back(u: &[C64; N], framed: &[C64; N], turn: C64, g: &[C64; N]) -> [C64; N] {
         let twist: f64 = (0..N).map(|k| (g[k].conj() * C64::I * framed[k]).re).sum();
         let mut gradient = g.map(|g| g * turn.conj());
         gradient[0] -= u[0] * C64::I * (twist / u[0].norm_sqr());
         gradient
     }
 
-    fn estimated(&self, u: &[C64; N], n: &[C64; N], deviation: &DVector<f64>) -> ([C64; N], DVector<f64>) {
-        let m = flat::<N>(&std::array::from_fn(|k| (n[k] / u[k]).conj()));
-        let power = flat(&self.power) + &self.slope * deviation - &self.variance * &m;
-        (complex(&power), m)
+    fn estimated(&self, u: &[C64; N], n: &[C64; N], deviation: &[C64; N]) -> ([C64; N], [C64; N]) {
+        let m: [C64; N] = std::array::from_fn(|k| (n[k] / u[k]).conj());
+        let (followed, corrected) = (self.slope.times(deviation), self.variance.times(&m));
+        (std::array::from_fn(|k| self.power[k] + followed[k] - corrected[k]), m)
     }
 
     /// `F1` and `F2` as in [`super::local`].
@@ -265,8 +315,8 @@ impl<const N: usize> Boundary<N> {
         let deviation = self.deviation(&framed);
         let (power, m) = self.estimated(&u, &n, &deviation);
         let current: [C64; N] = std::array::from_fn(|k| (power[k] / u[k]).conj());
-        let pulled = Self::pull_back(&u, &framed, turn, &(&self.information * &deviation + self.slope.transpose() * &m));
-        let m: [C64; N] = complex(&m);
+        let (own, from_power) = (self.information.times(&deviation), self.slope.transposed_times(&m));
+        let pulled = Self::pull_back(&u, &framed, turn, &std::array::from_fn(|k| own[k] + from_power[k]));
         let mut f1 = to_sequences(&std::array::from_fn(|k| pulled[k] - m[k] * current[k]));
         if let Some(guess) = &self.taken_back {
             let gradient = voltage_gradient(guess, &voltages(x));
@@ -287,19 +337,19 @@ impl<const N: usize> Boundary<N> {
             let unit = to_phases(&unit);
             // a move of the voltages
             let turned = (u[0].conj() * unit[0]).im / u[0].norm_sqr();
-            let mut moved = flat::<N>(&std::array::from_fn(|k| unit[k] * turn - C64::I * framed[k] * turned));
-            moved[N] = 0.0;
-            let f1 = Self::pull_back(&u, &framed, turn, &(&self.information * &moved));
-            let d_power: [C64; N] = complex(&(&self.slope * &moved));
+            let mut moved: [C64; N] = std::array::from_fn(|k| unit[k] * turn - C64::I * framed[k] * turned);
+            moved[0].im = 0.0;
+            let f1 = Self::pull_back(&u, &framed, turn, &self.information.times(&moved));
+            let d_power = self.slope.times(&moved);
             let f2: [C64; N] = std::array::from_fn(|k| ((d_power[k] - power[k] * unit[k] / u[k]) / u[k]).conj());
             let (f1, f2) = (to_sequences(&f1), to_sequences(&f2));
             // a move of the multipliers
-            let dm = flat::<N>(&std::array::from_fn(|k| (unit[k] / u[k]).conj()));
-            let d_power: [C64; N] = complex(&-(&self.variance * &dm));
-            let g2: [C64; N] = to_sequences(&std::array::from_fn(|k| (d_power[k] / u[k]).conj()));
+            let dm: [C64; N] = std::array::from_fn(|k| (unit[k] / u[k]).conj());
+            let d_power = self.variance.times(&dm);
+            let g2: [C64; N] = to_sequences(&std::array::from_fn(|k| -(d_power[k] / u[k]).conj()));
             for k in 0..N {
-                (block[column][2 * k], block[column][2 * k + 1]) = (f1[k].re, f1[k].im);
                 let (nu, at) = (2 * (N + k), 2 * N + column);
+                (block[column][2 * k], block[column][2 * k + 1]) = (f1[k].re, f1[k].im);
                 (block[column][nu], block[column][nu + 1]) = (f2[k].re, f2[k].im);
                 (block[nu][column], block[nu + 1][column]) = (f2[k].re, f2[k].im);
                 (block[at][nu], block[at][nu + 1]) = (g2[k].re, g2[k].im);
@@ -316,7 +366,7 @@ impl<const N: usize> Boundary<N> {
         let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
         let deviation = self.deviation(&Self::frame(&u).0);
         let (_, m) = self.estimated(&u, &n, &deviation);
-        deviation.dot(&(&self.information * &deviation)) + m.dot(&(&self.variance * &m))
+        dot(&deviation, &self.information.times(&deviation)) + dot(&m, &self.variance.times(&m))
     }
 }
 
@@ -344,14 +394,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let mut covariance = self.gain.covariance_of(&functionals);
         let mut power = self.injection_at(position);
         // the root's own loads are part of what flows in
-        let appliances = self.readings.appliances(network, &self.admittance);
-        for (terminal, (value, variance)) in &appliances.by_terminal {
-            let crate::network::Terminal::Appliance(index) = *terminal else {
-                continue;
-            };
-            if network.appliances[index].node != node {
-                continue;
-            }
+        for (value, variance) in self.readings.appliances_at(network, node) {
             for k in 0..N {
                 if !variance[k].re.is_finite() || !variance[k].im.is_finite() {
                     return Err(refused("a load at its root is not measured"));
@@ -389,20 +432,32 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let boundary = Boundary::new(position, message, &area)?;
         self.settle();
         self.changes.start(false);
-        self.is_factorized = false;
         let exact = self.gain.injection_mut(position);
         exact.power = [C64::ZERO; N];
         exact.variance = [C64::ZERO; N];
         exact.is_unknown = false;
-        self.gain.boundaries.retain(|boundary| boundary.position != position);
-        self.gain.boundaries.push(boundary);
-        self.gain
-            .references
-            .retain(|reference| !(reference.is_balance && reference.position == position));
-        if let Some(balance) = &message.balance {
-            self.gain.references.push(balance.taken_back(position));
+        match self.gain.boundaries.iter_mut().find(|known| known.position == position) {
+            Some(known) => {
+                // a message that weighs nearly as the last one leaves the factors good enough to go on with
+                self.is_factorized &= known.weighs_like(&boundary, REWEIGHED_MAX);
+                *known = boundary;
+            }
+            None => {
+                self.is_factorized = false;
+                self.gain.boundaries.push(boundary);
+            }
         }
-        self.gain.index_readings(&self.readings);
+        let taken_back = message.balance.map(|balance| balance.taken_back(position));
+        let is_here = |reference: &AngleReference<N>| reference.is_balance && reference.position == position;
+        match (self.gain.references.iter_mut().find(|reference| is_here(reference)), taken_back) {
+            (Some(known), Some(taken_back)) => *known = taken_back,
+            (None, None) => {}
+            (_, taken_back) => {
+                self.gain.references.retain(|reference| !is_here(reference));
+                self.gain.references.extend(taken_back);
+                self.gain.index_readings(&self.readings);
+            }
+        }
         Ok(())
     }
 

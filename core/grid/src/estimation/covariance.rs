@@ -7,8 +7,10 @@
 //! # Source
 //! K. Takahashi, J. Fagan, M.-S. Chin, "Formation of a sparse bus impedance matrix and its application to short circuit study", PICA 1973.
 
+use std::collections::BTreeMap;
+
 use super::block::{Block, Column, multiply, multiply_transposed, product, subtract, transpose, zero};
-use super::gain::{Gain, pull, times_coupling};
+use super::gain::{Gain, pass_on, pull, times_coupling};
 use crate::elimination::NONE;
 use crate::model::C64;
 
@@ -82,7 +84,10 @@ impl<const B: usize> Covariance<B> {
 
     /// Variance of a linear function of one position's unknowns.
     pub(super) fn variance(&self, position: usize, g: &Column<B>) -> f64 {
-        dot(g, &multiply(&self.diagonal[position], g))
+        let block = &self.diagonal[position];
+        // most are of the voltages or of the multipliers alone
+        let columns = g.iter().zip(block).filter(|(g, _)| **g != 0.0);
+        columns.map(|(g_column, column)| g_column * dot(column, g)).sum()
     }
 
     /// Variance of a linear function of the unknowns at both ends of a slot.
@@ -142,15 +147,67 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         x
     }
 
-    /// Full covariance of some linear functions of the voltages, wherever they are.
+    /// Full covariance of some linear functions of the unknowns, wherever they are. The matrix is `L D L'`, so each takes half a solution,
+    /// from where it is to the root: `g' A⁻¹ h = Σ (L⁻¹ g)' D⁻¹ (L⁻¹ h)`.
     pub(super) fn covariance_of(&self, functionals: &[Functional<B>]) -> Vec<Vec<f64>> {
-        let solved: Vec<Vec<Column<B>>> = functionals.iter().map(|functional| self.solve(functional)).collect();
-        let along = |functional: &Functional<B>, x: &[Column<B>]| functional.iter().map(|(i, g)| dot(g, &x[*i])).sum::<f64>();
-        functionals
-            .iter()
-            .map(|functional| solved.iter().map(|x| along(functional, x)).collect())
-            .collect()
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let halves: Vec<Vec<Half<B>>> = functionals.iter().map(|functional| self.towards_root_from(functional)).collect();
+                let mut covariance = vec![vec![0.0; halves.len()]; halves.len()];
+                for (row, a) in halves.iter().enumerate() {
+                    for (column, b) in halves[..=row].iter().enumerate() {
+                        let entry = common(a, b);
+                        (covariance[row][column], covariance[column][row]) = (entry, entry);
+                    }
+                }
+                covariance
+            },
+        )
     }
+
+    /// The forward half of a solution, in the order of elimination.
+    #[inline(always)]
+    fn towards_root_from(&self, functional: &Functional<B>) -> Vec<Half<B>> {
+        let mut waiting: BTreeMap<usize, Column<B>> = BTreeMap::new();
+        for (position, part) in functional {
+            let there = waiting.entry(*position).or_insert([0.0; B]);
+            for row in 0..B {
+                there[row] += part[row];
+            }
+        }
+        let mut halves = Vec::new();
+        while let Some((position, rest)) = waiting.pop_first() {
+            let solved = multiply(&self.inverse[position], &rest);
+            for nth in 0..self.n_slots(position) {
+                let slot = self.slot(position, nth);
+                let there = waiting.entry(slot.later as usize).or_insert([0.0; B]);
+                pass_on::<N, B>(slot, &self.dense, &solved, there);
+            }
+            halves.push(Half { position, rest, solved });
+        }
+        halves
+    }
+}
+
+/// What a linear function leaves at a position on its way to the root: `(L⁻¹ g)` and `D⁻¹ (L⁻¹ g)`.
+struct Half<const B: usize> {
+    position: usize,
+    rest: Column<B>,
+    solved: Column<B>,
+}
+
+/// The sum over the positions that both have met.
+#[inline(always)]
+fn common<const B: usize>(a: &[Half<B>], b: &[Half<B>]) -> f64 {
+    let (mut b, mut sum) = (b.iter().peekable(), 0.0);
+    for a in a {
+        while b.next_if(|b| b.position < a.position).is_some() {}
+        if let Some(b) = b.next_if(|b| b.position == a.position) {
+            sum += dot(&a.rest, &b.solved);
+        }
+    }
+    sum
 }
 
 /// The linear function `Re(conj(c) · dx_k)` of the voltage of phase `k`, in symmetrical components.

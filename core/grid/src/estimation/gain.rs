@@ -171,6 +171,30 @@ impl<const N: usize, const B: usize> Gain<N, B> {
         self.read_at = read_at(readings, &self.references);
     }
 
+    /// Whether other readings of the same network make a system of the same shape: with readings of voltages and flows, and free
+    /// injections, where they were.
+    pub(super) fn has_place_for(&self, old: &Readings<N>, new: &Readings<N>, free: &[bool]) -> bool {
+        self.free == free
+            && old.guesses == new.guesses
+            && old.voltages.len() == new.voltages.len()
+            && old
+                .voltages
+                .iter()
+                .zip(&new.voltages)
+                .all(|(old, new)| old.position == new.position)
+            && old.flows.len() == new.flows.len()
+            && (old.flows.iter().zip(&new.flows)).all(|(old, new)| (old.near, old.far, old.quantity) == (new.near, new.far, new.quantity))
+    }
+
+    /// Takes other readings of the injections, but where areas below have spoken.
+    pub(super) fn take_injections(&mut self, injections: &[Injection<N>]) {
+        for (position, (row, injection)) in self.rows.iter_mut().zip(injections).enumerate() {
+            if !self.boundaries.iter().any(|boundary| boundary.position == position) {
+                row.injection = *injection;
+            }
+        }
+    }
+
     pub(super) fn is_free(&self, position: usize) -> bool {
         self.free[position]
     }

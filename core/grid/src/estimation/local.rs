@@ -118,15 +118,25 @@ pub(super) fn injection_derivative<const N: usize, const B: usize>(
         m[k] = (n[k] * inverse[k]).conj();
         power[k] = reading.power[k] - scale(reading.variance[k], m[k]);
     }
-    if gauss_newton {
-        m = [C64::ZERO; N];
-    }
     let mut block = zero();
+    if gauss_newton {
+        // without multipliers it is symmetric, and nothing but F2 is left to differentiate
+        for column in 0..2 * N {
+            let unit = to_phases::<N>(&unit(column));
+            let by_voltage = std::array::from_fn(|k| -(power[k] * inverse[k] * inverse[k] * unit[k]).conj());
+            let by_multiplier = std::array::from_fn(|k| -(scale(reading.variance[k], (unit[k] * inverse[k]).conj()) * inverse[k]).conj());
+            let (by_voltage, by_multiplier): ([C64; N], [C64; N]) = (to_sequences(&by_voltage), to_sequences(&by_multiplier));
+            for k in 0..N {
+                let nu = 2 * (N + k);
+                (block[column][nu], block[column][nu + 1]) = (by_voltage[k].re, by_voltage[k].im);
+                (block[nu][column], block[nu + 1][column]) = (by_voltage[k].re, by_voltage[k].im);
+                (block[2 * N + column][nu], block[2 * N + column][nu + 1]) = (by_multiplier[k].re, by_multiplier[k].im);
+            }
+        }
+        return block;
+    }
     for (column, entries) in block.iter_mut().enumerate() {
-        let mut unit = [C64::ZERO; N];
-        let index = column % (2 * N);
-        unit[index / 2] = if index.is_multiple_of(2) { C64::ONE } else { C64::I };
-        let unit = to_phases(&unit);
+        let unit = to_phases::<N>(&unit(column % (2 * N)));
         let is_voltage = column < 2 * N;
         let (mut f1, mut f2) = ([C64::ZERO; N], [C64::ZERO; N]);
         for k in 0..N {
@@ -152,6 +162,14 @@ pub(super) fn injection_derivative<const N: usize, const B: usize>(
         }
     }
     block
+}
+
+/// One in a column of the voltages, nothing elsewhere.
+#[inline(always)]
+fn unit<const N: usize>(column: usize) -> [C64; N] {
+    let mut unit = [C64::ZERO; N];
+    unit[column / 2] = if column.is_multiple_of(2) { C64::ONE } else { C64::I };
+    unit
 }
 
 /// Gradient of the voltage readings' sum of squares, symmetrical components.
@@ -260,6 +278,23 @@ pub(super) fn reference_sum<const N: usize>(reference: &AngleReference<N>, v: &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_multipliers_the_derivative_of_gauss_newton_is_exact() {
+        let v = [C64::new(0.02, -0.01), C64::new(1.7, 0.1), C64::new(-0.03, 0.02)];
+        let reading = Injection {
+            power: [C64::new(-0.3, 0.1), C64::new(-0.2, -0.05), C64::new(0.4, 0.2)],
+            variance: [C64::new(0.01, 0.02), C64::new(0.0, 0.03), C64::new(0.005, 0.0)],
+            is_unknown: false,
+        };
+        let of = |gauss_newton| injection_derivative::<3, 12>(&reading, &v, &[C64::ZERO; 3], gauss_newton);
+        let (gauss_newton, exact) = (of(true), of(false));
+        for column in 0..12 {
+            for row in 0..12 {
+                assert!((gauss_newton[column][row] - exact[column][row]).abs() < 1e-15, "{row} {column}");
+            }
+        }
+    }
 
     /// The exact derivatives against differences.
     #[test]

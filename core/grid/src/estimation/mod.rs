@@ -50,6 +50,9 @@ const APPROACH: [f64; 5] = [1e-8, 1e-6, 1e-4, 1e-2, 1.0];
 const N_GAUSS_NEWTON: usize = 3;
 const CLOSE: f64 = 1e-2;
 
+/// Weights that have changed by no more than this share leave the factors good enough to go on with.
+const REWEIGHED_MAX: f64 = 0.3;
+
 /// Steps below this, per unit, that have not shrunk after so many renewed factors are rounding.
 const ROUNDED_PU: f64 = 1e-6;
 const N_ROUNDED: usize = 8;
@@ -247,9 +250,20 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         self.settle();
         self.changes.start(false);
         // what the sensors are has not changed, so there is nothing that could be wrong with them now
-        if let Ok(system) = system(network, &self.admittance, &self.disabled, &self.options) {
-            self.replace_system(system);
+        let Ok(mut readings) = Readings::new(network, &self.admittance, &self.disabled) else {
+            return;
+        };
+        let free = free_injections(&self.admittance, &mut readings);
+        let references = references(&self.admittance, &mut readings, &self.options);
+        if !self.gain.has_place_for(&self.readings, &readings, &free) {
+            let gain = Gain::new(&self.admittance, &readings, free, references);
+            return self.replace_system((readings, gain));
         }
+        // factors that are only a little out of date cost steps, never accuracy
+        self.is_factorized &= self.narrowed.is_empty() && self.readings.weighs_like(&readings, REWEIGHED_MAX);
+        self.narrowed.clear();
+        self.gain.take_injections(&readings.injections);
+        self.readings = readings;
     }
 
     /// Takes new equations, with what areas below have said and what is expected of the angles as they were.

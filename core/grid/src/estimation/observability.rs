@@ -148,7 +148,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let positions: Vec<(usize, usize)> = nodes.iter().filter_map(|&node| Some((node, self.position(node)?))).collect();
         let variance_of = |position: usize| {
             (0..N)
-                .map(|k| uncertainty.covariance.variance(position, &magnitude(position, k)))
+                .map(|k| uncertainty.covariance(&self.gain).variance(position, &magnitude(position, k)))
                 .sum::<f64>()
         };
         let total: f64 = positions.iter().map(|&(_, position)| variance_of(position)).sum();

@@ -435,6 +435,20 @@ impl<const N: usize> Readings<N> {
         Ok(readings)
     }
 
+    /// Whether other readings, in the same places, have the same weights but for a share.
+    pub(super) fn weighs_like(&self, other: &Self, share: f64) -> bool {
+        let alike = |a: f64, b: f64| (a - b).abs() <= share * a.max(b);
+        let both = |a: &[C64; N], b: &[C64; N]| a.iter().zip(b).all(|(a, b)| alike(a.re, b.re) && alike(a.im, b.im));
+        let numbers = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).all(|(a, b)| alike(*a, *b));
+        self.injections
+            .iter()
+            .zip(&other.injections)
+            .all(|(a, b)| both(&a.variance, &b.variance))
+            && (self.voltages.iter().zip(&other.voltages))
+                .all(|(a, b)| numbers(&a.magnitude_weight, &b.magnitude_weight) && numbers(&a.angle_weight, &b.angle_weight))
+            && self.flows.iter().zip(&other.flows).all(|(a, b)| both(&a.weight, &b.weight))
+    }
+
     /// What is kept of a sensor: its value, its variances, and where it goes.
     pub(super) fn of(&mut self, sensor: Sensor) -> (&mut [C64; N], [C64; N], Option<Share<N>>) {
         match sensor {
@@ -478,10 +492,7 @@ impl<const N: usize> Readings<N> {
         let mut sensors: HashMap<Terminal, Vec<Single<N>>> = HashMap::new();
         for (index, sensor) in network.power_sensors.iter().enumerate() {
             if matches!(sensor.terminal, Terminal::Appliance(_) | Terminal::Source(_)) {
-                sensors.entry(sensor.terminal).or_default().push(Single {
-                    value: self.powers[index],
-                    variance: self.power_variances[index],
-                });
+                sensors.entry(sensor.terminal).or_default().push(self.power_single(index));
             }
         }
         let mut by_position = vec![([C64::ZERO; N], [C64::ZERO; N]); admittance.order.len()];
@@ -503,6 +514,42 @@ impl<const N: usize> Readings<N> {
             by_terminal.insert(terminal, (merged.value, merged.variance));
         }
         Appliances { by_terminal, by_position }
+    }
+
+    /// How many sources, loads and generators each position has.
+    pub(super) fn n_appliances(&self, network: &Network, admittance: &Admittance<N>) -> Vec<u32> {
+        let mut n_appliances = vec![0; admittance.order.len()];
+        let appliances = network.appliances.iter().map(|appliance| (appliance.node, appliance.connected));
+        let sources = network.sources.iter().map(|source| (source.node, source.connected));
+        for (node, _) in appliances.chain(sources).filter(|&(_, connected)| connected) {
+            if let Some(n) = n_appliances.get_mut(admittance.order.position[node] as usize) {
+                *n += 1;
+            }
+        }
+        n_appliances
+    }
+
+    /// What is read of the loads and generators of one node.
+    pub(super) fn appliances_at(&self, network: &Network, node: usize) -> Vec<([C64; N], [C64; N])> {
+        let here = network.appliances.iter().enumerate();
+        here.filter(|(_, appliance)| appliance.connected && appliance.node == node)
+            .map(|(appliance, _)| {
+                let sensors = network.power_sensors.iter().enumerate();
+                let singles: Vec<Single<N>> = sensors
+                    .filter(|(_, sensor)| sensor.terminal == Terminal::Appliance(appliance))
+                    .map(|(index, _)| self.power_single(index))
+                    .collect();
+                let merged = merge(&singles).0;
+                (merged.value, merged.variance)
+            })
+            .collect()
+    }
+
+    fn power_single(&self, index: usize) -> Single<N> {
+        Single {
+            value: self.powers[index],
+            variance: self.power_variances[index],
+        }
     }
 
     /// A weak opinion that a node is at its rated voltage.

@@ -4,9 +4,9 @@
 //! A. Monticelli, "State Estimation in Electric Power Systems: A Generalized Approach", Kluwer 1999, chapters 7 and 8 (largest
 //! normalized residual, chi-square test, critical readings).
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
 
-use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
+use statrs::distribution::{ChiSquared, Continuous, ContinuousCDF, Normal};
 
 use super::block::voltages;
 use super::covariance::along_phase;
@@ -19,6 +19,8 @@ use crate::power_flow::Convergence;
 
 /// A reading whose residual's variance is below this share of its own is critical: nothing else checks it.
 const CRITICAL: f64 = 1e-6;
+/// The variance of an estimate that nobody has asked for.
+const UNASKED: C64 = C64::new(f64::NAN, f64::NAN);
 /// Most readings that one search removes.
 const N_REMOVED_MAX: usize = 100;
 
@@ -136,14 +138,26 @@ pub struct BadData {
 impl<const N: usize, const B: usize> Estimator<N, B> {
     /// Residuals of the present estimate and the chi-square test at a false alarm rate.
     pub fn trust(&self, network: &Network, uncertainty: &Uncertainty<N, B>, false_alarm_rate: f64) -> Trust {
+        self.judge(network, Some(uncertainty), false_alarm_rate)
+    }
+
+    /// The same without a covariance: no residual is normalized. Enough to see whether there is anything to look for.
+    pub fn trust_at_first_sight(&self, network: &Network, false_alarm_rate: f64) -> Trust {
+        self.judge(network, None, false_alarm_rate)
+    }
+
+    fn judge(&self, network: &Network, uncertainty: Option<&Uncertainty<N, B>>, false_alarm_rate: f64) -> Trust {
         let mut residuals = Vec::new();
         for index in 0..network.voltage_sensors().len() {
             self.voltage_residuals(network, uncertainty, index, &mut residuals);
         }
-        let appliances = self.readings.appliances(network, &self.admittance);
-        let mut injections = HashMap::new();
+        let mut injections = Injections {
+            n_appliances: self.readings.n_appliances(network, &self.admittance),
+            appliances: OnceCell::new(),
+            estimates: vec![None; self.state.len()],
+        };
         for index in 0..network.power_sensors().len() {
-            self.power_residuals(network, uncertainty, &appliances, &mut injections, index, &mut residuals);
+            self.power_residuals(network, uncertainty, &mut injections, index, &mut residuals);
         }
         for index in 0..network.current_sensors().len() {
             self.current_residuals(uncertainty, index, &mut residuals);
@@ -166,9 +180,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             residuals,
             j,
             degrees_of_freedom,
-            j_limit: ChiSquared::new(degrees_of_freedom as f64)
-                .ok()
-                .map(|distribution| distribution.inverse_cdf(1.0 - probability(false_alarm_rate))),
+            j_limit: chi_square_limit(degrees_of_freedom, probability(false_alarm_rate)),
         }
     }
 
@@ -194,7 +206,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         known.saturating_add_signed(angles).saturating_sub(2 * N * self.state.len())
     }
 
-    fn voltage_residuals(&self, network: &Network, uncertainty: &Uncertainty<N, B>, index: usize, residuals: &mut Vec<Residual>) {
+    fn voltage_residuals(&self, network: &Network, uncertainty: Option<&Uncertainty<N, B>>, index: usize, residuals: &mut Vec<Residual>) {
         let Some(position) = self.position(network.voltage_sensors()[index].node) else {
             return;
         };
@@ -203,8 +215,12 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let u = to_phases::<N>(&voltages(&self.state[position]));
         for k in 0..N {
             let along = u[k] / u[k].norm();
+            let estimated = |c: C64| {
+                let covariance = uncertainty.map(|uncertainty| uncertainty.covariance(&self.gain));
+                covariance.map_or(f64::NAN, |covariance| covariance.variance(position, &along_phase::<N, B>(k, c)))
+            };
             if variance[k].re.is_finite() {
-                let estimated = uncertainty.covariance.variance(position, &along_phase::<N, B>(k, along));
+                let estimated = estimated(along);
                 let sensor = Sensor::Voltage(index);
                 residuals.push(residual(
                     sensor,
@@ -218,7 +234,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             let has_angle = matches!(merged, Some(Place::Voltage(at)) if self.readings.voltages[at].angle_weight[k] > 0.0);
             if has_angle && variance[k].im.is_finite() {
                 let across = along * C64::I / u[k].norm();
-                let estimated = uncertainty.covariance.variance(position, &along_phase::<N, B>(k, across));
+                let estimated = estimated(across);
                 let turned = -turn(u[k], value[k].im);
                 residuals.push(residual(
                     Sensor::Voltage(index),
@@ -235,9 +251,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     fn power_residuals(
         &self,
         network: &Network,
-        uncertainty: &Uncertainty<N, B>,
-        appliances: &Appliances<N>,
-        injections: &mut HashMap<usize, ([C64; N], [C64; N])>,
+        uncertainty: Option<&Uncertainty<N, B>>,
+        injections: &mut Injections<N>,
         index: usize,
         residuals: &mut Vec<Residual>,
     ) {
@@ -249,10 +264,20 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             Place::Injection(position) => {
                 let terminal = network.power_sensors()[index].terminal;
                 // the estimate of a node is worked out once, however many sensors look at it
-                let both = injections
-                    .entry(position)
-                    .or_insert_with(|| (self.injection_at(position), self.injection_variance(uncertainty, position)));
-                terminal_estimate(*both, appliances, terminal, position)
+                let both = *injections.estimates[position].get_or_insert_with(|| {
+                    let variance = uncertainty.map(|uncertainty| self.injection_variance(uncertainty, position));
+                    (self.injection_at(position), variance.unwrap_or([UNASKED; N]))
+                });
+                match injections.n_appliances[position] {
+                    // what a single one injects is what the node does
+                    0 | 1 => both,
+                    _ => {
+                        let appliances = injections
+                            .appliances
+                            .get_or_init(|| self.readings.appliances(network, &self.admittance));
+                        terminal_estimate(both, appliances, terminal, position)
+                    }
+                }
             }
             Place::Voltage(_) => return,
         };
@@ -285,7 +310,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         }
     }
 
-    fn current_residuals(&self, uncertainty: &Uncertainty<N, B>, index: usize, residuals: &mut Vec<Residual>) {
+    fn current_residuals(&self, uncertainty: Option<&Uncertainty<N, B>>, index: usize, residuals: &mut Vec<Residual>) {
         let Some(Place::Flow(at)) = self.readings.current_shares[index].map(|share| share.place) else {
             return;
         };
@@ -312,9 +337,12 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     }
 
     /// Estimate of a measured flow and the variances of its parts.
-    fn flow_estimate(&self, uncertainty: &Uncertainty<N, B>, at: usize) -> ([C64; N], [C64; N]) {
+    fn flow_estimate(&self, uncertainty: Option<&Uncertainty<N, B>>, at: usize) -> ([C64; N], [C64; N]) {
         let flow = &self.readings.flows[at];
         let operating = flow.at(&voltages(&self.state[flow.near]), &voltages(&self.state[flow.far]));
+        let Some(uncertainty) = uncertainty else {
+            return (operating.reading, [UNASKED; N]);
+        };
         let jacobian = flow.jacobian::<B>(&operating);
         let variance = std::array::from_fn(|k| {
             let of = |part: fn(&C64) -> f64| {
@@ -327,6 +355,16 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         });
         (operating.reading, variance)
     }
+}
+
+/// What the nodes inject, as far as it has been worked out.
+struct Injections<const N: usize> {
+    /// By position.
+    n_appliances: Vec<u32>,
+    /// What is read of the single appliances: needed only where a node has several.
+    appliances: OnceCell<Appliances<N>>,
+    /// By position: estimate and variance.
+    estimates: Vec<Option<([C64; N], [C64; N])>>,
 }
 
 /// Estimate of what a node or one of its appliances injects, and its variances, from those of the node.
@@ -426,6 +464,33 @@ fn probability(rate: f64) -> f64 {
     }
 }
 
+/// What a sum of squares exceeds with a probability; `None` without degrees of freedom.
+///
+/// Newton's steps on the logarithm of the probability, from the cube of a normal number (E. B. Wilson, M. M. Hilferty, "The distribution
+/// of chi-square", PNAS 17, 1931): a search by bisection would cost more than the estimate of a small area.
+fn chi_square_limit(degrees_of_freedom: usize, probability: f64) -> Option<f64> {
+    let n = degrees_of_freedom as f64;
+    let distribution = ChiSquared::new(n).ok()?;
+    let spread = 2.0 / (9.0 * n);
+    let normal = Normal::standard().inverse_cdf(1.0 - probability);
+    let mut limit = n * (1.0 - spread + normal * spread.sqrt()).max(0.1).powi(3);
+    for _ in 0..N_LIMIT_STEPS {
+        let beyond = distribution.sf(limit);
+        let step = beyond / distribution.pdf(limit) * (beyond / probability).ln();
+        if !step.is_finite() {
+            break;
+        }
+        limit = (limit + step).max(0.5 * limit);
+        if step.abs() < 1e-9 * limit {
+            return Some(limit);
+        }
+    }
+    Some(distribution.inverse_cdf(1.0 - probability))
+}
+
+/// Steps that [`chi_square_limit`] takes at most; three are the rule.
+const N_LIMIT_STEPS: usize = 20;
+
 /// Normalized residual that none of `n` good readings exceeds, but for the false alarm rate.
 fn limit_of(false_alarm_rate: f64, n: usize) -> f64 {
     let each = probability(false_alarm_rate) / (2.0 * n.max(1) as f64);
@@ -464,6 +529,29 @@ fn restore<const N: usize, const B: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_a_sum_of_squares_is_that_of_the_tables() {
+        // upper percentage points of chi-square: NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.4
+        for (n, probability, expected) in [
+            (1, 0.05, 3.841),
+            (2, 0.001, 13.816),
+            (10, 0.01, 23.209),
+            (30, 0.10, 40.256),
+            (100, 0.001, 149.449),
+        ] {
+            let limit = chi_square_limit(n, probability).unwrap();
+            assert!((limit - expected).abs() < 6e-4, "{n} {probability}: {limit}");
+        }
+        for n in [1, 2, 3, 7, 50, 1_000, 100_000] {
+            for probability in [0.5, 0.01, 1e-4, 1e-8] {
+                let limit = chi_square_limit(n, probability).unwrap();
+                let beyond = ChiSquared::new(n as f64).unwrap().sf(limit);
+                assert!((beyond / probability - 1.0).abs() < 1e-6, "{n} {probability}: {limit} {beyond}");
+            }
+        }
+        assert_eq!(chi_square_limit(0, 0.01), None);
+    }
 
     #[test]
     fn the_limit_is_that_of_the_largest_of_many() {

@@ -1,8 +1,10 @@
 //! Standard deviations of what the estimate says.
 
+use std::sync::OnceLock;
+
 use super::block::{Column, multipliers, voltages};
 use super::covariance::{Covariance, Functional, along_phase};
-use super::gain::SingularAt;
+use super::gain::{Gain, SingularAt};
 use super::local::estimated_injection;
 use super::{Estimator, GridError};
 use crate::elimination::NONE;
@@ -10,15 +12,22 @@ use crate::flows::BranchFlow;
 use crate::model::{C64, to_phases, to_sequences};
 use crate::network::{Network, Terminal};
 
-/// The covariance of an estimate, at the state it was asked for.
+/// The covariance of an estimate, at the state it was asked for. It is worked out when somebody first looks at it, from the factors that
+/// were made then; once the estimator has gone on, ask it anew.
 #[derive(Debug, Clone)]
 pub struct Uncertainty<const N: usize, const B: usize> {
-    pub(super) covariance: Covariance<B>,
+    covariance: OnceLock<Covariance<B>>,
+}
+
+impl<const N: usize, const B: usize> Uncertainty<N, B> {
+    pub(super) fn covariance(&self, gain: &Gain<N, B>) -> &Covariance<B> {
+        self.covariance.get_or_init(|| Covariance::new(gain))
+    }
 }
 
 impl<const N: usize, const B: usize> Estimator<N, B> {
-    /// Covariance of the estimate, as the readings' standard deviations make it: the gain matrix at the present state, factorized and
-    /// inverted on the pattern of the grid.
+    /// Covariance of the estimate, as the readings' standard deviations make it: the gain matrix at the present state, factorized now, and
+    /// inverted on the pattern of the grid as soon as a standard deviation is asked for.
     ///
     /// # Errors
     /// [`GridError::Singular`].
@@ -27,7 +36,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         self.changes.start(false);
         self.factorize(true)?;
         Ok(Uncertainty {
-            covariance: Covariance::new(&self.gain),
+            covariance: OnceLock::new(),
         })
     }
 
@@ -59,7 +68,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         let u = to_phases::<N>(&voltages(&self.state[position]));
         let sigma = |k: usize, c: C64| {
             uncertainty
-                .covariance
+                .covariance(&self.gain)
                 .variance(position, &along_phase::<N, B>(k, c))
                 .max(0.0)
                 .sqrt()
@@ -92,7 +101,9 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
             // m = conj(n / u): its real and imaginary part as functions of the multiplier
             let variance = |c: C64, r: f64| match r > 0.0 {
                 true => {
-                    let weighed = -uncertainty.covariance.variance(position, &multiplier_along::<N, B>(k, c));
+                    let weighed = -uncertainty
+                        .covariance(&self.gain)
+                        .variance(position, &multiplier_along::<N, B>(k, c));
                     r - r * r * weighed
                 }
                 false => 0.0,
@@ -166,11 +177,11 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
         far: Option<(usize, &Column<B>)>,
     ) -> f64 {
         let Some(far) = far else {
-            return uncertainty.covariance.variance(near.0, near.1);
+            return uncertainty.covariance(&self.gain).variance(near.0, near.1);
         };
         let (earlier, later) = if near.0 < far.0 { (near, far) } else { (far, near) };
         match self.admittance.order.slot_between(earlier.0, later.0) {
-            Some(slot) => uncertainty.covariance.variance_across(slot, earlier, later),
+            Some(slot) => uncertainty.covariance(&self.gain).variance_across(slot, earlier, later),
             None => f64::NAN,
         }
     }
