@@ -154,16 +154,21 @@ fn act(home: &mut Home, acts: Acts, log_us: Option<i64>) -> Vec<Change> {
     watched.monitor.take_changes()
 }
 
-/// What the rows are after the changes; interruptions go on as they are.
+/// What the rows that changed are at the end; interruptions go on as they are.
 fn gather(changes: Vec<Change>, key: GridId, epoch: u64, told: &mut Vec<Told>) -> BTreeMap<OutageId, Option<Outage>> {
-    let mut rows = BTreeMap::new();
+    // with whether the row was there before
+    let mut rows: BTreeMap<OutageId, (bool, Option<Outage>)> = BTreeMap::new();
     for change in changes {
         match change {
-            Change::Outage(row, n) => drop(rows.insert(row.id, (n > 0).then_some(row))),
+            Change::Outage(row, n) => {
+                let (_, now) = rows.entry(row.id).or_insert((n < 0, None));
+                *now = (n > 0).then_some(row);
+            }
             Change::Interruption(row, n) => told.push(Told::Interruption(((key, row), epoch, n as isize))),
         }
     }
-    rows
+    let rows = rows.into_iter().filter(|(_, (was_there, now))| *was_there || now.is_some());
+    rows.map(|(id, (_, now))| (id, now)).collect()
 }
 
 fn row_change(tenant: &TenantId, place: Option<&Place>, home: &Home, id: OutageId, outage: Option<&Outage>) -> RowChange<OutageRow> {
