@@ -1,5 +1,6 @@
 //! What the topics of an area say of outages, located faults and proposals to switch otherwise.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ impl<R> ByArea<R> {
     fn newest<T: Ord>(&self, place: &Place, time: impl Fn(&R) -> T) -> Vec<(&Arc<str>, &Arc<R>)> {
         let mut rows: Vec<_> = self.rows.get(place).into_iter().flatten().collect();
         // the order of the ids stays where times are equal
-        rows.sort_by(|a, b| time(b.1).cmp(&time(a.1)));
+        rows.sort_by_key(|row| Reverse(time(row.1)));
         rows
     }
 }

@@ -1,5 +1,5 @@
 //! `GET /api/v1/grid`, `GET /api/v1/grid/areas/{area}`, `PUT /api/v1/grid/switches/{branchId}`: the grid, answered from the live views.
-//! Beside it: [`outages`] (with the reliability of feeders), [`reconfigurations`], [`faults`].
+//! Beside it: `outages` (with the reliability of feeders), `reconfigurations`, `faults`.
 //!
 //! A switch operation is not written into any view here: it goes into the log as the switch's own alert, comes back through the engine like
 //! one that the device has sent, and is there after every restart.
