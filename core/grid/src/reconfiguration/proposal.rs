@@ -436,7 +436,9 @@ mod tests {
     fn the_clock_has_an_effect_at_the_deadline_and_not_before() {
         let mut proposal = proposal();
         for (change, at_us) in [(None, 0), (Some(Change::Accept(operator())), 1), (Some(Change::Start), 2)] {
-            change.into_iter().for_each(|change| drop(proposal.apply(change, at_us).unwrap()));
+            if let Some(change) = change {
+                proposal.apply(change, at_us).unwrap();
+            }
             let Some(deadline) = proposal.deadline_us() else { continue };
             for (at_us, changes) in [(deadline - 1, false), (deadline, true)] {
                 let mut later = proposal.clone();
