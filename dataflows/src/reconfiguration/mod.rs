@@ -3,7 +3,7 @@
 //!
 //! Everything of a tenant is in its *home partition*, that of the operators' own device, so that decisions arrive where the state is.
 //! [`note`] is what travels there, [`plans`] the life of a tenant's proposals without any dataflow, [`evaluation`] one look for something
-//! better, [`operator`] the wiring. [`located`] follows faults. `docs/algorithms/reconfiguration.md` has it all in one.
+//! better, [`operator`] the wiring. [`mod@located`] follows faults. `docs/algorithms/reconfiguration.md` has it all in one.
 
 mod case;
 pub(crate) mod clock;

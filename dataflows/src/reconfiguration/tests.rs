@@ -192,9 +192,10 @@ fn ended_proposals_leave_after_a_month_and_above_a_thousand() {
     let mut plans = Plans::default();
     let n = KEPT_MAX as i64 + 5;
     for at in 0..n {
-        // two hours are enough to expire
-        proposed(&mut plans, 120 * (1 + at) / 8, true);
-        plans.advance(120 * (1 + at) / 8 * MINUTE + 3 * MINUTE, &config());
+        let minute = 15 * (1 + at);
+        proposed(&mut plans, minute, true);
+        // no switch confirms
+        plans.advance((minute + 3) * MINUTE, &config());
     }
     let rows = outcome(&mut plans).reconfigurations;
     assert_eq!(rows.iter().filter(|change| change.new.is_some()).count(), KEPT_MAX);

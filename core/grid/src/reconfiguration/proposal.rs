@@ -437,7 +437,7 @@ mod tests {
         let mut proposal = proposal();
         for (change, at_us) in [(None, 0), (Some(Change::Accept(operator())), 1), (Some(Change::Start), 2)] {
             if let Some(change) = change {
-                let _command = proposal.apply(change, at_us).unwrap();
+                proposal.apply(change, at_us).unwrap();
             }
             let Some(deadline) = proposal.deadline_us() else { continue };
             for (at_us, changes) in [(deadline - 1, false), (deadline, true)] {
