@@ -118,7 +118,11 @@ fn start_offsets(parts: &Parts, runtime: &tokio::runtime::Handle, snapshots: &[P
     let mut next = Vec::new();
     for partition in 0..parts.log.n_partitions() {
         let bounds = runtime.block_on(parts.log.bounds(partition))?;
-        let Some(snapshot) = snapshots.iter().find(|snapshot| snapshot.partition == partition) else {
+        // a snapshot at offset 0 is of a partition from which nothing was read yet
+        let Some(snapshot) = snapshots
+            .iter()
+            .find(|snapshot| snapshot.partition == partition && snapshot.offset > 0)
+        else {
             if bounds.start > 0 {
                 tracing::warn!(
                     partition,

@@ -104,6 +104,7 @@ impl Engine {
     pub fn start(config: EngineConfig, snapshots: Vec<PartitionSnapshot>, closed: SyncSender<ClosedEpoch>) -> Result<Self, EngineError> {
         config.check()?;
         let restored = restore(&snapshots, &config)?;
+        let is_restored = !snapshots.is_empty();
         drop(snapshots);
         let (restored, outcomes): (Vec<_>, Vec<_>) = restored.into_iter().unzip();
         let outcomes: Vec<PartitionOutcome> = outcomes.into_iter().flatten().collect();
@@ -136,6 +137,7 @@ impl Engine {
             let (delivered, faults) = (delivered.clone(), faults.clone());
             let closer = Closer {
                 n_workers,
+                is_restored,
                 from_workers,
                 closed,
                 delivered,
@@ -354,6 +356,8 @@ fn restore(snapshots: &[PartitionSnapshot], config: &EngineConfig) -> Result<Vec
 /// Puts the workers' shares of an epoch together and delivers them in order.
 struct Closer {
     n_workers: usize,
+    /// Whether there were checkpoints: then epoch 0 is delivered, whatever is in it.
+    is_restored: bool,
     from_workers: Receiver<Share>,
     closed: SyncSender<ClosedEpoch>,
     delivered: Arc<Delivered>,
@@ -382,7 +386,7 @@ impl Closer {
     fn deliver(&self, epoch: ClosedEpoch) -> Result<(), ()> {
         let number = epoch.epoch;
         // Epoch 0 is of interest only when something was restored.
-        if number > 0 || !epoch.partitions.is_empty() || !epoch.grid.is_empty() {
+        if number > 0 || self.is_restored || !epoch.partitions.is_empty() || !epoch.grid.is_empty() {
             self.closed
                 .send(epoch)
                 .map_err(|_| self.faults.report(EngineError::OutcomesNotTaken))?;

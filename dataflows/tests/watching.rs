@@ -5,168 +5,20 @@
 mod district;
 mod generator;
 mod recording;
+mod watched;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
-use district::{District, SMALL, Size, district, message, position};
-use flexmeter_dataflows::{Engine, EngineConfig, Grid, PartitionSnapshot};
+use district::{District, SMALL, Size, district, position};
+use flexmeter_dataflows::Grid;
+use flexmeter_model::EventTime;
 use flexmeter_model::operator::OPERATOR;
-use flexmeter_model::outcome::{ClosedEpoch, OutageRow, ReliabilityRow};
 use flexmeter_model::record::partition_of;
-use flexmeter_model::{EventTime, TenantId};
 use generator::{MINUTE, Rng, SECOND};
 use recording::{Blocks, Logged, N_PARTITIONS, TENANT};
-use serde_json::json;
-
-const START: i64 = 1_794_900_000_000_000;
-
-fn tenant() -> TenantId {
-    TenantId::new(TENANT).unwrap()
-}
-
-fn config(grid: Option<&Arc<Grid>>, n_workers: usize) -> EngineConfig {
-    EngineConfig {
-        n_workers,
-        n_partitions: N_PARTITIONS,
-        grids: grid.map(|grid| (tenant(), grid.clone())).into_iter().collect(),
-        ..EngineConfig::default()
-    }
-}
-
-/// The two views, as the changes leave them.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Views {
-    outages: BTreeMap<String, Arc<OutageRow>>,
-    reliability: BTreeMap<String, Arc<ReliabilityRow>>,
-}
-
-impl Views {
-    fn take(&mut self, epoch: ClosedEpoch) {
-        for change in epoch.grid.outages {
-            assert_eq!(change.tenant, tenant());
-            match change.new {
-                Some(row) => drop(self.outages.insert(change.key.to_string(), row)),
-                None => assert!(self.outages.remove(&*change.key).is_some(), "{} was there", change.key),
-            }
-        }
-        for change in epoch.grid.reliability {
-            match change.new {
-                Some(row) => drop(self.reliability.insert(change.key.to_string(), row)),
-                None => assert!(self.reliability.remove(&*change.key).is_some(), "feeder {} was there", change.key),
-            }
-        }
-    }
-
-    fn open(&self) -> impl Iterator<Item = &OutageRow> {
-        self.outages.values().map(Arc::as_ref).filter(|row| row.closed_at.is_none())
-    }
-
-    #[track_caller]
-    fn only(&self) -> &OutageRow {
-        assert_eq!(self.outages.len(), 1, "{:#?}", self.outages);
-        self.outages.values().next().unwrap()
-    }
-}
-
-/// An engine with what it has said so far.
-struct Run {
-    engine: Engine,
-    closed: Receiver<ClosedEpoch>,
-    views: Views,
-    blocks: Blocks,
-    epoch: u64,
-}
-
-impl Run {
-    fn start(config: EngineConfig, snapshots: Vec<PartitionSnapshot>, blocks: Blocks) -> Self {
-        let has_first = !config.grids.is_empty() || !snapshots.is_empty();
-        let (sender, closed) = sync_channel(4);
-        let engine = Engine::start(config, snapshots, sender).unwrap();
-        let mut run = Self {
-            engine,
-            closed,
-            views: Views::default(),
-            blocks,
-            epoch: 0,
-        };
-        if has_first {
-            run.take();
-        }
-        run
-    }
-
-    fn take(&mut self) -> u64 {
-        let epoch = self.closed.recv().unwrap_or_else(|_| panic!("{:?}", self.engine.error()));
-        let n_accepted = epoch.partitions.iter().map(|outcome| outcome.counts.n_accepted).sum();
-        self.views.take(epoch);
-        n_accepted
-    }
-
-    /// Feeds an epoch; how many messages were accepted.
-    fn feed(&mut self, messages: &[Logged]) -> u64 {
-        self.epoch += 1;
-        self.engine.feed(self.epoch, self.blocks.of(messages)).unwrap();
-        self.take()
-    }
-}
-
-/// The log's heartbeats: one in each partition.
-fn beat(at: i64) -> Vec<Logged> {
-    (0..N_PARTITIONS).map(|partition| heartbeat(partition, at)).collect()
-}
-
-/// A message that changes nothing, in a partition: whoever sends it is in no grid.
-fn heartbeat(partition: u32, at: i64) -> Logged {
-    let name = (0..)
-        .map(|n| format!("clock-{n}"))
-        .find(|name| partition_of(TENANT, name, N_PARTITIONS) == partition);
-    message(
-        &name.unwrap(),
-        at,
-        "DeviceAlert",
-        json!({"type": "tick", "level": "Info", "message": ""}),
-    )
-}
-
-fn gasp(hardware_id: &str, event: i64, received_at: i64) -> Logged {
-    alert(hardware_id, "power.lastgasp", event, received_at)
-}
-
-fn restored(hardware_id: &str, event: i64, received_at: i64) -> Logged {
-    alert(hardware_id, "power.restored", event, received_at)
-}
-
-fn alert(hardware_id: &str, kind: &str, event: i64, received_at: i64) -> Logged {
-    let alert = message(
-        hardware_id,
-        event,
-        "DeviceAlert",
-        json!({"type": kind, "level": "Critical", "message": ""}),
-    );
-    Logged { received_at, ..alert }
-}
-
-fn reading(hardware_id: &str, u_v: f64, at: i64) -> Logged {
-    message(
-        hardware_id,
-        at,
-        "DeviceMeasurements",
-        json!({"measurements": {"electricity.voltage.rms.l1": u_v}}),
-    )
-}
-
-fn decision(kind: &str, id: &str, at: i64) -> Logged {
-    let metadata = json!({"subject": id, "by": "ada"});
-    message(
-        OPERATOR,
-        at,
-        "DeviceAlert",
-        json!({"type": kind, "level": "Info", "message": "", "metadata": metadata}),
-    )
-}
+use watched::{Run, START, Views, beat, config, decision, gasp, reading, restored, tenant};
 
 /// Customers' meters of a district that begin like this.
 fn customers(district: &District, prefix: &str) -> Vec<String> {

@@ -10,10 +10,12 @@ use crate::checkpoint::{CheckpointError, Reader, Writer};
 
 /// Settings of every monitor on the street. How often meters report is that of the estimation; a meter that has not shown that it reports
 /// as often is never missed.
-pub(super) const SETTINGS: fn() -> MonitorSettings = || MonitorSettings {
-    n_regular: 2,
-    ..MonitorSettings::default()
-};
+pub(super) fn settings() -> MonitorSettings {
+    MonitorSettings {
+        n_regular: 2,
+        ..MonitorSettings::default()
+    }
+}
 
 /// The tenants whose home one partition is.
 #[derive(Debug, Default)]
@@ -108,7 +110,7 @@ impl Homes {
             let state = input.raw()?;
             if !state.is_empty() {
                 let (state, rest): (MonitorState, _) = postcard::take_from_bytes(state).map_err(|_| wrong("state of the outages"))?;
-                let monitor = OutageMonitor::restore(SETTINGS(), state).map_err(|_| wrong("state of the outages"))?;
+                let monitor = OutageMonitor::restore(settings(), state).map_err(|_| wrong("state of the outages"))?;
                 if !rest.is_empty() {
                     return Err(wrong("state of the outages"));
                 }
@@ -146,7 +148,7 @@ mod tests {
                 reading_interval_us: Some(60_000_000),
             })
             .collect();
-        let mut monitor = OutageMonitor::new(SETTINGS()).unwrap();
+        let mut monitor = OutageMonitor::new(settings()).unwrap();
         monitor.set_supply(&map, 0).unwrap();
         (0..3).for_each(|point| monitor.apply(point, Fact::Gasp(1_000_000), 2_000_000, 1));
         monitor.advance(4_000_000);

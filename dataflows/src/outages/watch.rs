@@ -14,7 +14,7 @@ use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::vec::Map;
 
 use super::hear::{Heard, Said};
-use super::home::{Home, Homes, SETTINGS};
+use super::home::{Home, Homes, settings};
 use super::rows::outage_row;
 use super::topology::{Inbox, Place, Roster};
 use super::watched::{Acts, Watched};
@@ -141,7 +141,7 @@ fn take(said: Said, place: &Place, acts: &mut Acts) {
 fn act(home: &mut Home, acts: Acts, log_us: Option<i64>) -> Vec<Change> {
     if home.watched.is_none() {
         // the settings are constants
-        home.watched = OutageMonitor::new(SETTINGS()).ok().map(Watched::new);
+        home.watched = OutageMonitor::new(settings()).ok().map(Watched::new);
     }
     let Some(watched) = &mut home.watched else { return Vec::new() };
     // a grid that comes before anything was heard listens from the beginning of time
