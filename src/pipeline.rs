@@ -188,6 +188,7 @@ fn count(epoch: &ClosedEpoch) {
         }
         metrics::counter!("flexmeter_engine_readings_total").increment(partition.measurements.values.len() as u64);
         metrics::counter!("flexmeter_engine_profile_reopened_total").increment(counts.n_reopened);
+        metrics::counter!("flexmeter_engine_faults_malformed_total").increment(counts.n_faults_malformed);
     }
     metrics::gauge!("flexmeter_engine_epoch").set(epoch.epoch as f64);
 }
