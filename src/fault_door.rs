@@ -1,13 +1,10 @@
 //! Locates faults for the counter: in the tenant's network as it was switched when the fault came, beside the async threads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use flexmeter_dataflows::Grid;
 use flexmeter_grid::bundle::Bundle;
 use flexmeter_grid::fault::{Candidate, FaultLocation, FaultRecord, LocateOptions, locate};
 use flexmeter_grid::network::{ComponentId, Network};
-use flexmeter_model::TenantId;
 use flexmeter_model::outcome::FaultRow;
 use flexmeter_queries::rest::FaultDoor;
 use flexmeter_queries::rest::grid::{CandidateDocument, FaultInquiry, FaultRefusal};
