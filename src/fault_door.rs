@@ -158,7 +158,7 @@ fn candidate(candidate: &Candidate) -> CandidateDocument {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use flexmeter_grid::fault::line_facts;
-    use flexmeter_model::EventTime;
+    use flexmeter_model::{EventTime, TenantId};
 
     use super::*;
 
@@ -232,7 +232,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_without_a_grid_has_no_faults() {
-        let door = fault_door(&Grids::default());
+        let scratch = tempfile::tempdir().unwrap();
+        let overrides = crate::config::Overrides {
+            data_dir: Some(scratch.path().to_owned()),
+            ..Default::default()
+        };
+        let config = crate::config::Config::load(None, &overrides).unwrap();
+        let door = fault_door(GridBook::empty(&config));
         let refusal = door(inquiry(RECORD, true, &[])).await.unwrap_err();
         assert!(refusal.to_string().contains("default has no grid"), "{refusal}");
     }

@@ -42,8 +42,9 @@ const LIVE_STEP: Duration = Duration::from_secs(2);
 /// Steps of live operation after which a fuse blows, and is replaced.
 const FUSE_BLOWS: u32 = 2;
 const FUSE_REPLACED: u32 = 7;
-/// Seconds that a check takes: the staged events and what follows from them.
-const CHECK_S: u64 = 30;
+/// A check waits so long for the staged events to be over, and then for the estimates to follow the last switch.
+const CHECK_MAX: Duration = Duration::from_secs(120);
+const CHECK_SETTLES: Duration = Duration::from_secs(5);
 /// Commands that may wait for the next step of the simulation.
 const COMMANDS_WAITING_MAX: usize = 64;
 /// MQTT connections the meters share.
@@ -57,7 +58,7 @@ pub(crate) struct DemoArgs {
     /// Folder for the demo's data; kept. Without it a temporary one, removed at the end.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Stop after this many seconds; without it at Ctrl-C (with --check: 30).
+    /// Stop after this many seconds; without it at Ctrl-C (with --check: when the staged events are over, about half a minute).
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<u64>,
     /// Headless: compare everything acknowledged with what SQL returns and the grid's state with the truth, print a table, exit 0 or 1.
@@ -172,17 +173,21 @@ async fn show(args: &DemoArgs, platform: &Platform, password: &str, district: Di
         failed: 0,
     }));
 
-    let seconds = args.seconds.or(args.check.then_some(CHECK_S));
+    let operator = Operator::new(rest, password);
     let stop = async {
-        match seconds {
+        match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None if args.check => {
+                // what has not come by then is for the check to say
+                let _ = tokio::time::timeout(CHECK_MAX, operator.see_the_end()).await;
+                tokio::time::sleep(CHECK_SETTLES).await;
+            }
             None => {
                 let _ = tokio::signal::ctrl_c().await;
             }
         }
     };
     let (done, commands) = tokio::sync::mpsc::channel(COMMANDS_WAITING_MAX);
-    let operator = Operator::new(rest, password);
     let mut simulation = Simulation {
         district,
         grid,

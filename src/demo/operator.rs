@@ -34,6 +34,18 @@ impl Operator {
         }
     }
 
+    /// Waits until the staged events are over: an outage closed, a reconfiguration done.
+    pub(super) async fn see_the_end(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let closed = self.list("outages?state=closed").await.unwrap_or_default();
+            let proposals = self.list("reconfigurations").await.unwrap_or_default();
+            if !closed.is_empty() && proposals.iter().any(|proposal| proposal["state"] == "done") {
+                return;
+            }
+        }
+    }
+
     async fn look(&self) -> reqwest::Result<()> {
         for outage in self.list("outages?state=open").await? {
             let is_new = outage["acknowledged"] == Value::Bool(false);

@@ -110,7 +110,7 @@ impl Screen {
     /// The grid in a line: its voltages, the newest outage, the newest reconfiguration.
     async fn grid(&self) -> anyhow::Result<String> {
         let mut client = Client::connect(&format!("http://{}", self.flight), crate::secrets::ADMIN, &self.password).await?;
-        let sql = "SELECT (SELECT concat(round(min(value), 1), ' to ', round(max(value), 1), ' V') FROM grid_state
+        let sql = "SELECT (SELECT CAST(round(min(value), 1) AS VARCHAR) || ' to ' || CAST(round(max(value), 1) AS VARCHAR) || ' V' FROM grid_state
                 JOIN nodes USING (node_id) WHERE quantity = 'voltage_v' AND u_rated_v < 1000 AND value > 0
                 AND event_time > now() - INTERVAL '10 seconds'),
             (SELECT concat('outage at ', device, ', ', n_customers, ' customers, ', coalesce(closed_because, 'open'))

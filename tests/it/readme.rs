@@ -82,7 +82,7 @@ fn adapt(server: &Server, command: &str) -> String {
         command
     };
     let command = if command.ends_with(" demo") {
-        format!("{command} --check --for 5")
+        format!("{command} --check")
     } else {
         command
     };
