@@ -221,7 +221,7 @@ impl Default for EngineSection {
         Self {
             workers: 2,
             checkpoint_s: 30,
-            heartbeat_s: 10,
+            heartbeat_s: 1,
             dedupe_hours: 48,
             profile_hours: 48,
             log_retention_hours: 24,

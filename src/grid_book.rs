@@ -46,6 +46,9 @@ impl GridBook {
             let Some(bundle) = current(&of_tenant)? else { continue };
             let tenant = TenantId::new(&tenant).with_context(|| of_tenant.display().to_string())?;
             let grid = read(&bundle).map_err(|reason| anyhow::anyhow!("{}: {reason}", bundle.display()))?;
+            if grids.engine.contains_key(&tenant) {
+                tracing::warn!(%tenant, bundle = %bundle.display(), "the grid that was put over REST stands in place of the configured one");
+            }
             grids.insert(tenant, grid);
         }
         Ok(Arc::new(Self {

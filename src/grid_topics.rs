@@ -10,6 +10,7 @@ mod operations;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -37,12 +38,16 @@ pub(crate) const TOPIC_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct GridNews {
     /// Whether anybody publishes it: else it would pile up.
     is_heard: bool,
+    /// Whether the views are complete: while the log is applied again, commands of long ago come by.
+    is_current: AtomicBool,
     waiting: Mutex<Waiting>,
     came: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Another engine has begun: what waited of the one before does no more.
+    begins: bool,
     /// The newest estimate of each area; `None` where the area is no more.
     estimates: BTreeMap<Place, Option<Arc<AreaEstimate>>>,
     switches: BTreeMap<Branch, SwitchRow>,
@@ -65,6 +70,23 @@ impl GridNews {
         Self {
             is_heard,
             ..Self::default()
+        }
+    }
+
+    /// Another engine begins to tell everything anew.
+    pub(crate) fn begin(&self) {
+        self.is_current.store(false, Ordering::Release);
+        *self.waiting.lock() = Waiting {
+            begins: true,
+            ..Waiting::default()
+        };
+        self.came.notify_one();
+    }
+
+    /// The views are complete; what waits is of now.
+    pub(crate) fn caught_up(&self) {
+        if !self.is_current.swap(true, Ordering::AcqRel) {
+            self.came.notify_one();
         }
     }
 
@@ -104,6 +126,8 @@ fn note<R>(waiting: &mut BTreeMap<Key, Option<Arc<R>>>, changes: &[RowChange<R>]
 #[derive(Debug)]
 struct Publisher {
     areas: BTreeSet<Place>,
+    /// Areas that are no more, whose topics are to be emptied.
+    gone: BTreeSet<Place>,
     /// The switches of each area.
     by_area: BTreeMap<Place, Vec<BundleSwitch>>,
     area_of: HashMap<Branch, Arc<str>>,
@@ -172,6 +196,7 @@ impl Publisher {
     fn new(bundles: &BTreeMap<TenantId, Arc<GridBundle>>) -> Self {
         let mut publisher = Self {
             areas: BTreeSet::new(),
+            gone: BTreeSet::new(),
             by_area: BTreeMap::new(),
             area_of: HashMap::new(),
             switches: HashMap::new(),
@@ -203,13 +228,22 @@ impl Publisher {
             }
         }
         for gone in self.areas.difference(&areas) {
-            self.estimates.insert(gone.clone(), None);
+            self.gone.insert(gone.clone());
         }
+        self.gone.retain(|gone| !areas.contains(gone));
         self.areas = areas;
     }
 
     fn take(&mut self, news: &GridNews, now: Instant) {
         let mut waiting = std::mem::take(&mut *news.waiting.lock());
+        if waiting.begins {
+            self.commands.forget();
+        }
+        // of areas that are no more nothing is said but that
+        let areas = &self.areas;
+        waiting
+            .estimates
+            .retain(|place, estimate| estimate.is_none() || areas.contains(place));
         self.estimates.append(&mut waiting.estimates);
         for (branch, row) in waiting.switches {
             if let Some(area) = self.area_of.get(&branch) {
@@ -218,9 +252,9 @@ impl Publisher {
             self.switches.insert(branch, row);
         }
         self.outages
-            .take(waiting.outages, |_, row| Some(row.area.clone()), &mut self.outage_areas);
+            .take(waiting.outages, |_, row| area_of_row(&row.area), &mut self.outage_areas);
         self.faults
-            .take(waiting.faults, |_, row| Some(row.area.clone()), &mut self.fault_areas);
+            .take(waiting.faults, |_, row| area_of_row(&row.area), &mut self.fault_areas);
         let area_of = &self.area_of;
         let top_area = |key: &Key, row: &ReconfigurationRow| {
             let mut areas = row
@@ -237,9 +271,19 @@ impl Publisher {
     fn due(&mut self, now: Instant) -> (Vec<Message>, Option<Instant>) {
         let quiet = &mut self.quiet;
         quiet.begin(now);
-        let mut messages = quiet.speak(&mut self.outage_areas, "outages", now, |place| {
+        let topics = ["estimate", "topology", "outages", "faults"];
+        // an empty retained message takes the last one away
+        let emptied = std::mem::take(&mut self.gone)
+            .into_iter()
+            .flat_map(|(tenant, area)| topics.map(|what| (format!("flexmeter/{tenant}/grid/{area}/{what}"), Bytes::new())));
+        let mut messages: Vec<Message> = emptied.collect();
+        let is_there = |place: &Place| self.areas.contains(place);
+        self.outage_areas.retain(is_there);
+        self.fault_areas.retain(is_there);
+        self.topologies.retain(is_there);
+        messages.append(&mut quiet.speak(&mut self.outage_areas, "outages", now, |place| {
             operations::outages(&self.outages, place)
-        });
+        }));
         messages.append(&mut quiet.speak(&mut self.fault_areas, "faults", now, |place| {
             operations::faults(&self.faults, place)
         }));
@@ -257,6 +301,11 @@ impl Publisher {
         });
         (messages, quiet.next)
     }
+}
+
+/// What a row of a grid before this one is about has no area any more.
+fn area_of_row(area: &Arc<str>) -> Option<Arc<str>> {
+    (!area.is_empty()).then(|| area.clone())
 }
 
 /// All switches of an area and, at the top, the last proposals to switch otherwise.
@@ -307,7 +356,10 @@ pub(crate) async fn publish(news: Arc<GridNews>, book: Arc<GridBook>, broker: Ar
         }
         let now = Instant::now();
         publisher.take(&news, now);
-        let (commands, next_command) = publisher.commands.due(now, time_of_day());
+        let (commands, next_command) = match news.is_current.load(Ordering::Acquire) {
+            true => publisher.commands.due(now, time_of_day()),
+            false => (Vec::new(), None),
+        };
         let (messages, next) = publisher.due(now);
         wake = next.into_iter().chain(next_command).min();
         let commands = commands.into_iter().map(|message| (message, false));

@@ -65,6 +65,7 @@ pub(crate) fn run(
     let snapshots = parts.checkpoints.load()?;
     let next = start_offsets(&parts, runtime, &snapshots)?;
     parts.live.set_grids(parts.bundles.clone());
+    parts.grid_news.begin();
     // a restored engine, and one with grids, first tells its views, as epoch 0
     let has_first = !snapshots.is_empty() || !parts.engine.grids.is_empty();
     let (applied_tx, applied_rx) = watch::channel((!has_first).then_some(0));
@@ -276,6 +277,9 @@ impl Pump<'_> {
     fn report(&mut self, at_end: bool) {
         let applied = *self.applied.borrow_and_update();
         let caught_up = at_end && applied >= Some(self.epoch);
+        if caught_up {
+            self.parts.grid_news.caught_up();
+        }
         self.progress.send_if_modified(|progress| {
             let changed = caught_up && !progress.caught_up;
             progress.caught_up |= caught_up;

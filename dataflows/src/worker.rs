@@ -72,6 +72,8 @@ fn work(worker: &mut Worker, seat: Seat) {
         faults,
     } = seat;
     let states = WorkerStates::restore(restored);
+    // meters that the grids of the checkpoint did not have begin with what they have sent
+    seed(&states, &grids);
     let fed = Rc::new(Cell::new(0));
     let outlet = Outlet {
         shares,

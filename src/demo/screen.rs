@@ -39,7 +39,7 @@ impl Screen {
         let sql = |statement: &str| println!("  {exe} sql --url http://{flight} --password {password} \"{statement}\"");
         sql("SELECT hardware_id, identifier, value, unit, event_time FROM latest ORDER BY hardware_id, identifier LIMIT 10");
         sql(
-            "SELECT window_start, sum(mean) AS kw FROM load_profile_15m WHERE identifier LIKE 'electricity.power.active.consumed.l%' GROUP BY 1 ORDER BY 1",
+            "SELECT window_start, sum(mean) AS kw FROM load_profile_15m JOIN meters USING (hardware_id) WHERE role = 'customer' AND identifier LIKE 'electricity.power.active.consumed.l%' GROUP BY 1 ORDER BY 1",
         );
         sql("SELECT outage_id, device, n_customers, confidence, opened_at, closed_at FROM outages");
         println!("  curl -u admin:{password} http://{rest}/api/v1/devices/DEMO-001-001/latest");

@@ -18,9 +18,6 @@ use crate::up::DEFAULT_TENANT;
 
 /// A command is sent again after this time.
 pub(crate) const COMMAND_EVERY: Duration = Duration::from_secs(10);
-/// Older commands are not sent any more: after a long standstill nobody shall switch what somebody wanted then. The engine gives them up
-/// as soon as its log time moves on.
-const COMMAND_AGE_US_MAX: i64 = 5 * 60 * 1_000_000;
 /// Name of the command, its token, and the name of its parameter.
 const NAME: &str = "setPosition";
 const PARAMETER: &str = "position";
@@ -42,6 +39,11 @@ struct Waiting {
 }
 
 impl Commands {
+    /// Another engine tells what waits.
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     pub(super) fn take(&mut self, changes: BTreeMap<Key, Option<Arc<SwitchCommand>>>, now: Instant) {
         for (key, new) in changes {
             match new {
@@ -53,12 +55,13 @@ impl Commands {
 
     /// The messages that go out now, and when the next ones do. `clock` is the time of day.
     pub(super) fn due(&mut self, now: Instant, clock: EventTime) -> (Vec<Message>, Option<Instant>) {
+        // after a standstill nobody shall switch what somebody wanted before it: the engine gives the command up as soon as log time moves on
         self.waiting.retain(|(tenant, id), waiting| {
-            let is_young = clock.micros().saturating_sub(waiting.command.at.micros()) <= COMMAND_AGE_US_MAX;
-            if !is_young {
+            let is_wanted = clock < waiting.command.until;
+            if !is_wanted {
                 tracing::warn!(%tenant, command = %id, given = %waiting.command.at, "a command has become too old to be sent");
             }
-            is_young
+            is_wanted
         });
         let mut messages = Vec::new();
         for ((tenant, id), waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.at <= now) {
@@ -131,6 +134,7 @@ mod tests {
             },
             proposal_id: "prop-1".into(),
             at: AT,
+            until: EventTime::from_micros(AT.micros() + 120_000_000),
         }))
     }
 
@@ -172,7 +176,7 @@ mod tests {
     fn what_was_wanted_long_ago_is_not_switched_now() {
         let (mut commands, start) = (Commands::default(), Instant::now());
         commands.take(BTreeMap::from([(key("default", "c-1"), command("SW-22", true))]), start);
-        let later = EventTime::from_micros(AT.micros() + COMMAND_AGE_US_MAX + 1);
+        let later = EventTime::from_micros(AT.micros() + 120_000_000);
         assert_eq!(commands.due(start, later), (Vec::new(), None));
     }
 }

@@ -45,6 +45,41 @@ const STATE: &str = "SELECT DISTINCT ON (node_id, quantity, phase) area, node_id
 const TOLERANCE: f64 = 1e-6;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grid_that_is_put_over_rest_takes_over_and_stays() {
+    let mut server = Server::with(&[("engine.heartbeat_s", "1"), ("engine.checkpoint_s", "1")]);
+    let mut meters = Connection::open(server.addresses().mqtt, "meters", "meters", "any").await.unwrap();
+    // before there is a grid: its meters begin with their latest readings
+    send_readings(&mut meters).await;
+    let files = ["network.json", "areas.csv", "meters.csv", "switches.csv"];
+    let text = |file: &str| std::fs::read_to_string(bundle().join(file)).unwrap();
+    let mut body: serde_json::Map<String, Value> = files.iter().map(|&file| (file.to_owned(), text(file).into())).collect();
+    let put = |body: &serde_json::Map<String, Value>| Value::from(body.clone()).to_string();
+
+    let mut broken = body.clone();
+    broken.insert("areas.csv".to_owned(), "node_id,area\n1,mv1\n".into());
+    let (status, problem) = server.put("/api/v1/grid", &put(&broken)).await;
+    assert!(status == 400 && problem.contains("areas.csv"), "{status} {problem}");
+    assert_eq!(server.get("/api/v1/grid").await.0, 404);
+
+    body.insert("network.json".to_owned(), serde_json::from_str(&text("network.json")).unwrap());
+    let (status, stored) = server.put("/api/v1/grid", &put(&body)).await;
+    assert_eq!(status, 202, "{stored}");
+    let stored: Value = serde_json::from_str(&stored).unwrap();
+    assert_eq!((&stored["nNodes"], &stored["areas"]), (&json!(4), &json!(["mv1/lv1", "mv1"])));
+    server.wait_for_count(HEARD, 4, DEADLINE).await;
+    // a reading after the change is applied, too
+    send_readings(&mut meters).await;
+    server
+        .wait_for_count("SELECT count(*) FROM measurements", 2 * 4 * 9, DEADLINE)
+        .await;
+
+    server.kill();
+    server.start();
+    server.wait_for_count(HEARD, 4, DEADLINE).await;
+    assert_eq!(server.count("SELECT count(*) FROM nodes").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grid_is_estimated_operated_and_there_again_after_kill_9() {
     let bundle = bundle();
     // nobody is announced but by the bundle

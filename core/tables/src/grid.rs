@@ -14,7 +14,7 @@ const FEEDER: ColumnDef = ColumnDef::nullable(
 pub const STATE: TableDef = TableDef {
     name: "grid_state",
     kind: TableKind::LiveAndHistory,
-    comment: "The estimated state of every node and how sure it is: the newest of each area, and of the past the last one of every minute; a node without supply has 0 everywhere",
+    comment: "The estimated state of every node and how sure it is: the newest of each area, and of the past the last one of each minute of event time for which there was one; a node without supply has 0 everywhere",
     columns: &[
         AREA,
         ColumnDef::new("node_id", ColumnType::Long, "node, its id in network.json"),
@@ -43,7 +43,7 @@ pub const STATE: TableDef = TableDef {
 pub const QUALITY: TableDef = TableDef {
     name: "grid_quality",
     kind: TableKind::LiveAndHistory,
-    comment: "How far the estimate of each area can be trusted: the newest, and of the past the last one of every minute",
+    comment: "How far the estimate of each area can be trusted: the newest, and of the past the last one of each minute of event time for which there was one",
     columns: &[
         AREA,
         ColumnDef::new("level", ColumnType::Int, "depth of the area: 1 for a top one"),

@@ -1,12 +1,14 @@
 //! A tenant's grid, prepared for the street: which device is which meter or switch, and which meters are in which area.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use flexmeter_grid::GridError;
 use flexmeter_grid::areas::{Entrance, Layout};
 use flexmeter_grid::bundle::Bundle;
 use flexmeter_grid::estimation::{EstimateOptions, Estimator};
 use flexmeter_grid::network::{Network, PerPhase};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Most levels of areas: rounds of an epoch are counted in these.
 pub const LEVELS_MAX: usize = 8;
@@ -111,6 +113,22 @@ impl Grid {
     /// Paths of its areas, the lowest level first.
     pub fn areas(&self) -> &[String] {
         self.layout.paths()
+    }
+
+    /// A number that another grid has not: of its areas, branches and switches.
+    pub(crate) fn mark(&self) -> u64 {
+        let mut text = self.layout.paths().join("\n");
+        let network = &self.bundle.network;
+        for branch in network.branches() {
+            let ends = [branch.from, branch.to].map(|node| network.nodes()[node].id);
+            // writing to a String cannot fail
+            let _ = write!(text, "\n{} {ends:?}", branch.id);
+        }
+        for switch in &self.bundle.switches {
+            let _ = write!(text, "\n{} {}", switch.branch, switch.hardware_id);
+        }
+        // 0 stands for no grid
+        xxh3_64(text.as_bytes()).max(1)
     }
 
     /// Whether its estimate has three phases.

@@ -119,6 +119,7 @@ impl Case {
             proposal_id: self.key(),
             // given when the step before was confirmed, or the proposal accepted
             at: EventTime::from_micros(self.changed_at),
+            until: EventTime::from_micros(self.proposal.deadline_us()?),
         };
         Some((format!("{}-{}", self.proposal.id(), n_done + 1).into(), command))
     }

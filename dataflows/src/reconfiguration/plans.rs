@@ -42,6 +42,8 @@ pub(crate) struct Plans {
     known: BTreeMap<i64, Position>,
     /// Events that wait until every partition has come so far.
     waiting: BTreeMap<Place, Event>,
+    /// Which grid all of this is about; 0 before the first.
+    grid_mark: u64,
     /// Nothing is proposed before.
     paused_until: i64,
     /// Up to here everything has had its effect; not this moment itself.
@@ -71,11 +73,14 @@ impl Plans {
         if self.live.grid.as_ref().map(|(id, _)| *id) == grid.map(|(id, _)| id) {
             return;
         }
-        if self.live.grid.is_some() {
+        // a grid may have been replaced while nobody was running
+        let mark = grid.map_or(0, |(_, grid)| grid.mark());
+        if self.grid_mark != 0 && (self.live.grid.is_some() || mark != self.grid_mark) {
             self.change(Change::NetworkChanged, self.clock, config);
             self.known.clear();
             self.triggers.clear();
         }
+        self.grid_mark = mark;
         self.live.grid = grid.map(|(id, grid)| (id, grid.clone()));
         (self.live.now, self.live.drawn) = (BTreeMap::new(), BTreeMap::new());
     }
@@ -136,7 +141,8 @@ impl Plans {
         let (_, grid) = self.live.grid.as_ref()?;
         let snapshot = Snapshot {
             grid: grid.clone(),
-            closed: self.live.now.iter().map(|(&id, position)| (id, position.closed)).collect(),
+            // as the events so far say: in a replay the estimation may be further
+            closed: self.known.iter().map(|(&id, position)| (id, position.closed)).collect(),
             drawn: self.live.drawn.clone(),
             options: config.search(),
         };
@@ -163,8 +169,6 @@ impl Plans {
         let Some(case) = Case::new(found, at, config, is_automatic) else {
             return;
         };
-        // the plan starts from where the estimation sees the switches
-        self.known.extend(self.live.now.iter().map(|(&id, &position)| (id, position)));
         self.live.changed.insert(case.proposal.id());
         self.open = Some(case);
         if is_automatic {
@@ -335,6 +339,7 @@ impl Plans {
             write_event(event, out);
         }
         [self.paused_until, self.clock, self.checked].iter().for_each(|&time| out.i64(time));
+        out.u64(self.grid_mark);
     }
 
     fn read(input: &mut Reader<'_>, config: &ReconfigurationConfig) -> Result<Self, CheckpointError> {
@@ -362,6 +367,7 @@ impl Plans {
             this.waiting.insert(place, read_event(input)?);
         }
         (this.paused_until, this.clock, this.checked) = (input.i64()?, input.i64()?, input.i64()?);
+        this.grid_mark = input.u64()?;
         Ok(this)
     }
 }

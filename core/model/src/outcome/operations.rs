@@ -123,6 +123,8 @@ pub struct SwitchCommand {
     pub proposal_id: Arc<str>,
     /// When it was given, log time.
     pub at: EventTime,
+    /// When the engine gives it up, log time: whoever sends it does not send it any more then.
+    pub until: EventTime,
 }
 
 /// A row of `faults`. `key`: the fault's id.

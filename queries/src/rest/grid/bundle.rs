@@ -66,7 +66,11 @@ pub(in crate::rest) async fn put(
 ) -> Result<Response, Problem> {
     // The only role there is. Another one does not compile here before somebody has decided whether it may do this.
     let Role::Admin = caller.principal.role;
-    let files = files(&body).map_err(|why| Problem::new(Code::InvalidBody, why))?;
+    // a large body takes its time
+    let files = tokio::task::spawn_blocking(move || files(&body))
+        .await
+        .unwrap_or_else(|error| Err(format!("reading the body failed: {error}")))
+        .map_err(|why| Problem::new(Code::InvalidBody, why))?;
     let stored = (counter.state.bundles)(caller.tenant.clone(), files)
         .await
         .map_err(|refusal| match refusal {

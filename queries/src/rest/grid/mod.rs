@@ -55,7 +55,9 @@ fn grid_of<'a>(snapshot: &'a LiveSnapshot, tenant: &TenantId) -> Result<&'a Arc<
     if grid.is_there() {
         return Ok(grid);
     }
-    let why = format!("tenant {tenant} has no grid; give grid.bundle in the configuration the folder of a grid bundle and start again");
+    let why = format!(
+        "tenant {tenant} has no grid; put one to /api/v1/grid, or give grid.bundle in the configuration the folder of a grid bundle and start again"
+    );
     Err(Problem::new(Code::UnknownGrid, why))
 }
 
