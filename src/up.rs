@@ -459,7 +459,12 @@ fn street_parts(
             checkpoint_every: Duration::from_secs(config.engine.checkpoint_s),
             retention: Duration::from_secs(config.engine.log_retention_hours * 3600),
             grid_news: Arc::clone(&news),
-            bundles: grids.shown.clone(),
+            // a tenant without a grid is a tenant, too: somebody may give it one
+            bundles: tenants
+                .iter()
+                .map(|tenant| (tenant.clone(), Arc::default()))
+                .chain(grids.shown.clone())
+                .collect(),
         })
     })
 }

@@ -10,7 +10,7 @@
 //! partition: that of the platform's own device, so operators' decisions are in the same log. Within an epoch switches, facts and decisions
 //! take effect in the order of the log ([`Moment`]), so the answer does not depend on where an epoch ends.
 //!
-//! [`detect`] is the same detection over any collections, without an engine around it.
+//! [`fn@detect`] is the same detection over any collections, without an engine around it.
 
 mod detect;
 mod hear;
