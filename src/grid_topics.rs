@@ -380,6 +380,7 @@ fn time_of_day() -> EventTime {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use flexmeter_model::HardwareId;
+    use flexmeter_model::grid_bundle::BundleArea;
     use flexmeter_model::outcome::{GridQuality, NodeState, SwitchOperation};
     use serde_json::Value;
 
@@ -415,6 +416,23 @@ mod tests {
         })
     }
 
+    /// A publisher of a tenant whose grid has these switches and two levels.
+    fn publisher(switches: Vec<BundleSwitch>) -> Publisher {
+        let area = |path: &str, level: u32, parent: Option<&str>| BundleArea {
+            path: path.into(),
+            level,
+            parent: parent.map(Into::into),
+            n_nodes: 1,
+            n_meters: 1,
+        };
+        let bundle = GridBundle {
+            areas: vec![area("mv1", 1, None), area("mv1/lv1", 2, Some("mv1"))],
+            switches,
+            ..GridBundle::default()
+        };
+        Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))]))
+    }
+
     fn areas(areas: Vec<Arc<AreaEstimate>>) -> GridOutcome {
         GridOutcome {
             areas,
@@ -429,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_topic_speaks_once_a_second_and_the_newest_wins() {
-        let (news, mut publisher, start) = (GridNews::new(true), Publisher::new(&BTreeMap::new()), Instant::now());
+        let (news, mut publisher, start) = (GridNews::new(true), publisher(Vec::new()), Instant::now());
         let mut post = |voltages_v: &[f64], after_ms: u64| {
             for &v in voltages_v {
                 news.post(&areas(vec![estimate("mv1/lv1", 1, v)]));
@@ -460,11 +478,8 @@ mod tests {
             normally_closed: true,
             controllable: true,
         };
-        let bundle = GridBundle {
-            switches: vec![switch(1, "mv1"), switch(2, "mv1"), switch(3, "mv1/lv1")],
-            ..GridBundle::default()
-        };
-        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))])));
+        let switches = vec![switch(1, "mv1"), switch(2, "mv1"), switch(3, "mv1/lv1")];
+        let (news, mut publisher) = (GridNews::new(true), publisher(switches));
         let row = |closed: bool| SwitchRow {
             tenant: tenant(),
             branch_id: 2,
@@ -500,11 +515,7 @@ mod tests {
             normally_closed: true,
             controllable: true,
         };
-        let bundle = GridBundle {
-            switches: vec![switch],
-            ..GridBundle::default()
-        };
-        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::from([(tenant(), Arc::new(bundle))])));
+        let (news, mut publisher) = (GridNews::new(true), publisher(vec![switch]));
         let row = ReconfigurationRow {
             state: "proposed",
             reason: None,
@@ -546,8 +557,8 @@ mod tests {
     }
 
     #[test]
-    fn an_area_that_is_no_more_is_taken_away() {
-        let (news, mut publisher) = (GridNews::new(true), Publisher::new(&BTreeMap::new()));
+    fn what_the_estimation_takes_back_is_taken_away() {
+        let (news, mut publisher) = (GridNews::new(true), publisher(Vec::new()));
         news.post(&areas(vec![estimate("mv1", 1, 230.0)]));
         news.post(&GridOutcome {
             gone: vec![(tenant(), "mv1".into())],
@@ -556,6 +567,19 @@ mod tests {
         publisher.take(&news, Instant::now());
         let (messages, _) = publisher.due(Instant::now());
         assert_eq!(messages, [("flexmeter/default/grid/mv1/estimate".to_owned(), Bytes::new())]);
+    }
+
+    #[test]
+    fn areas_of_a_replaced_grid_are_emptied_and_nothing_more_is_said_of_them() {
+        let (news, mut publisher) = (GridNews::new(true), publisher(Vec::new()));
+        publisher.renew(&BTreeMap::from([(tenant(), Arc::new(GridBundle::default()))]));
+        news.post(&areas(vec![estimate("mv1", 1, 230.0)]));
+        publisher.take(&news, Instant::now());
+        let (messages, _) = publisher.due(Instant::now());
+        let topics: Vec<_> = messages.iter().map(|(topic, payload)| (topic.as_str(), payload.len())).collect();
+        assert_eq!(topics.len(), 8);
+        assert!(topics.contains(&("flexmeter/default/grid/mv1/lv1/topology", 0)), "{topics:?}");
+        assert!(topics.iter().all(|&(_, len)| len == 0), "{topics:?}");
     }
 
     #[test]
