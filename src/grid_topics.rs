@@ -11,7 +11,7 @@ mod operations;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flexmeter_connectors::mqtt::Broker;
@@ -357,7 +357,7 @@ pub(crate) async fn publish(news: Arc<GridNews>, book: Arc<GridBook>, broker: Ar
         let now = Instant::now();
         publisher.take(&news, now);
         let (commands, next_command) = match news.is_current.load(Ordering::Acquire) {
-            true => publisher.commands.due(now, time_of_day()),
+            true => publisher.commands.due(now, EventTime::from_clock(SystemTime::now())),
             false => (Vec::new(), None),
         };
         let (messages, next) = publisher.due(now);
@@ -369,11 +369,6 @@ pub(crate) async fn publish(news: Arc<GridNews>, book: Arc<GridBook>, broker: Ar
             }
         }
     }
-}
-
-fn time_of_day() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

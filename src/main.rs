@@ -2,6 +2,7 @@
 //!
 //! Start reading in [`cli`] for what a user can ask, then [`up`] for how the roles are started and [`pipeline`] for how a record moves.
 
+mod alignment;
 mod bench;
 mod bundles;
 mod checkpoint;

@@ -15,10 +15,12 @@ use flexmeter_connectors::lake::Lake;
 use flexmeter_connectors::log::InboundLog;
 use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, PartitionSnapshot, ReconfigurationConfig, UnknownDevices};
 use flexmeter_model::outcome::ClosedEpoch;
-use flexmeter_model::{GridBundle, TenantId};
+use flexmeter_model::record::RecordBlock;
+use flexmeter_model::{EventTime, GridBundle, TenantId};
 use flexmeter_queries::live::LiveStore;
 use tokio::sync::watch;
 
+use crate::alignment::Alignment;
 use crate::bundles::Grids;
 use crate::checkpoint::CheckpointStore;
 use crate::grid_topics::GridNews;
@@ -84,6 +86,8 @@ pub(crate) fn run(
             parts: &parts,
             runtime,
             engine: &mut engine,
+            alignment: Alignment::new(next.len()),
+            fed: next.clone(),
             next,
             epoch: 0,
             applied: applied_rx,
@@ -198,7 +202,10 @@ struct Pump<'a> {
     parts: &'a Parts,
     runtime: &'a tokio::runtime::Handle,
     engine: &'a mut Engine,
+    /// By partition: what is to be read next, and what is to be fed next.
     next: Vec<u64>,
+    fed: Vec<u64>,
+    alignment: Alignment,
     epoch: u64,
     applied: watch::Receiver<Option<u64>>,
     progress: &'a watch::Sender<Progress>,
@@ -262,13 +269,22 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn read(&mut self) -> anyhow::Result<Vec<flexmeter_model::record::RecordBlock>> {
-        let mut blocks = Vec::new();
+    /// What the next epoch holds; nothing at the end of the log.
+    fn read(&mut self) -> anyhow::Result<Vec<RecordBlock>> {
         for (partition, next) in (0..).zip(&mut self.next) {
+            if !self.alignment.has_room(partition as usize) {
+                continue;
+            }
             let block = self.runtime.block_on(self.parts.log.read(partition, *next, self.epoch_bytes))?;
             if let Some(block) = block {
                 *next = block.end_offset();
-                blocks.push(block);
+                self.alignment.put(block);
+            }
+        }
+        let blocks = self.alignment.take(EventTime::from_clock(SystemTime::now()));
+        for block in &blocks {
+            if let Some(fed) = self.fed.get_mut(block.partition as usize) {
+                *fed = block.end_offset();
             }
         }
         Ok(blocks)
@@ -292,7 +308,7 @@ impl Pump<'_> {
         let started = Instant::now();
         let snapshots = self.engine.snapshot().context("the engine failed")?;
         let epoch = self.epoch;
-        let expired = self.retention.note(SystemTime::now(), &self.next);
+        let expired = self.retention.note(SystemTime::now(), &self.fed);
         let retention = self.retention.clone();
         let (log, lake, store, mut applied) = (
             Arc::clone(&self.parts.log),

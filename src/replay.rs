@@ -307,8 +307,7 @@ fn shift_to_now(lines: &mut [Vec<u8>]) -> anyhow::Result<()> {
         .map(|(_, time)| time.micros())
         .max()
         .context("no line has an eventDate that can be read; use --time original")?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let shift = i64::try_from(now.as_micros())? - newest;
+    let shift = EventTime::from_clock(std::time::SystemTime::now()).micros() - newest;
     for line in lines {
         if let Some((range, time)) = date_of(line) {
             let moved = EventTime::from_micros(time.micros() + shift).to_string();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &IngestArgs) -> anyhow::Result<ExitCode> {
         Some(file) => crate::replay::read_lines(file)?,
         None => Workload::new(args.generate, args.meters, 1).collect(),
     };
-    let received_at = now()?;
+    let received_at = EventTime::from_clock(SystemTime::now());
     let blocks = frame(&lines, args.partitions, received_at);
     let mut code = ExitCode::SUCCESS;
     let expected = args.verify.then(|| verify(&lines, received_at)).transpose()?;
@@ -130,11 +130,6 @@ fn verify(lines: &[Vec<u8>], received_at: EventTime) -> anyhow::Result<Answer> {
 
 fn checksum_text(answer: &Answer) -> String {
     format!("{:016x}", answer.checksum)
-}
-
-fn now() -> anyhow::Result<EventTime> {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    Ok(EventTime::from_micros(i64::try_from(since.as_micros())?))
 }
 
 /// The lines as the log would hold them: epochs of one block for each partition.

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -228,7 +228,7 @@ struct Simulation {
 
 impl Simulation {
     async fn run(&mut self) -> anyhow::Result<()> {
-        let start = now_us()?;
+        let start = now().micros();
         let mut at = start - i64::try_from(BACKLOG.as_micros())?;
         while at < start {
             let messages = self
@@ -242,7 +242,7 @@ impl Simulation {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for step in 0.. {
             ticks.tick().await;
-            let at = EventTime::from_micros(now_us()?);
+            let at = now();
             let events = match step {
                 FUSE_BLOWS => self.grid.blow_fuse(&mut self.district, at)?,
                 FUSE_REPLACED => self.grid.replace_fuse(at)?,
@@ -257,7 +257,7 @@ impl Simulation {
                 self.unsent.push_back(message);
                 tokio::time::sleep_until((begun + pause * i).into()).await;
                 while let Ok(command) = self.commands.try_recv() {
-                    let at = EventTime::from_micros(now_us()?);
+                    let at = now();
                     let said = self.grid.operate(&command.hardware_id, command.close, &command.id, at)?;
                     self.unsent.extend(said);
                 }
@@ -312,10 +312,8 @@ impl Simulation {
     }
 }
 
-fn now_us() -> anyhow::Result<i64> {
-    Ok(i64::try_from(
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros(),
-    )?)
+fn now() -> EventTime {
+    EventTime::from_clock(SystemTime::now())
 }
 
 impl Ledger {

@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use flexmeter_model::EventTime;
@@ -312,6 +312,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, LogError> 
 }
 
 fn wall_clock() -> EventTime {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    EventTime::from_clock(SystemTime::now())
 }

@@ -153,6 +153,31 @@ impl RecordBlock {
         self.base_offset + u64::from(self.n_records)
     }
 
+    /// When its last readable record was appended; `None` if there is none.
+    #[must_use]
+    pub fn last_received_at(&self) -> Option<EventTime> {
+        self.iter().map_while(Result::ok).last().map(|(_, record)| record.received_at)
+    }
+
+    /// Keeps the records before the first one that was appended after `until`, and gives back that one and all behind it.
+    #[must_use]
+    pub fn split_off_after(&mut self, until: EventTime) -> Option<Self> {
+        let (mut at, mut n_kept) = (0, 0);
+        while let Ok((record, next)) = Record::decode(&self.data, at)
+            && record.received_at <= until
+        {
+            (at, n_kept) = (next, n_kept + 1);
+        }
+        let n_left = self.n_records.checked_sub(n_kept).filter(|&n| n > 0)?;
+        self.n_records = n_kept;
+        Some(Self {
+            partition: self.partition,
+            base_offset: self.end_offset(),
+            n_records: n_left,
+            data: self.data.split_off(at),
+        })
+    }
+
     /// The records with their offsets, in order. Stops after the first corrupt frame.
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Record<'_>), FrameError>> {
         let mut at = 0;
@@ -218,6 +243,38 @@ mod tests {
         };
         let back: Vec<_> = block.iter().collect::<Result<_, _>>().unwrap();
         assert_eq!(back, [(40, records[0]), (41, records[1]), (42, records[2])]);
+    }
+
+    #[test]
+    fn a_block_is_cut_at_a_moment_and_its_parts_follow_each_other() {
+        let mut data = Vec::new();
+        let times = [10, 20, 15, 40, 5];
+        for &at in &times {
+            let received_at = EventTime::from_micros(at);
+            Record {
+                received_at,
+                ..record("m-1", b"{}")
+            }
+            .encode(&mut data);
+        }
+        let whole = RecordBlock {
+            partition: 3,
+            base_offset: 40,
+            n_records: 5,
+            data,
+        };
+        assert_eq!(whole.last_received_at(), Some(EventTime::from_micros(5)));
+        for (until, n_kept) in [(9, 0), (10, 1), (39, 3), (40, 5)] {
+            let mut kept = whole.clone();
+            let rest = kept.split_off_after(EventTime::from_micros(until));
+            assert_eq!((kept.n_records, rest.is_some()), (n_kept, n_kept < 5), "until {until}");
+            let records = kept.iter().chain(rest.iter().flat_map(RecordBlock::iter));
+            let found: Vec<_> = records
+                .map(|found| found.map(|(offset, record)| (offset, record.received_at.micros())))
+                .collect();
+            let expected: Vec<_> = (40..).zip(times).map(Ok).collect();
+            assert_eq!(found, expected, "until {until}");
+        }
     }
 
     #[test]

@@ -60,6 +60,13 @@ impl EventTime {
         Self(micros)
     }
 
+    /// From what a clock says; the Unix epoch itself where the clock says a time before it.
+    #[must_use]
+    pub fn from_clock(time: std::time::SystemTime) -> Self {
+        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
     /// Microseconds since the Unix epoch.
     #[must_use]
     pub const fn micros(self) -> i64 {

@@ -13,7 +13,7 @@ pub(super) mod outages;
 pub(super) mod reconfigurations;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
@@ -224,8 +224,7 @@ pub(super) async fn operate(
 }
 
 fn now() -> EventTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EventTime::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    EventTime::from_clock(SystemTime::now())
 }
 
 /// The engine leaves out positions older than the one it knows: an operation comes after it even where the device's clock is ahead.
