@@ -174,6 +174,25 @@ fn power_of_two_below_root(largest: f64) -> Option<f64> {
     Some(f64::from_bits(((half + 1023) as u64) << 52))
 }
 
+/// `a += b`.
+#[inline(always)]
+pub(super) fn add_block<const B: usize>(a: &mut Block<B>, b: &Block<B>) {
+    for column in 0..B {
+        for row in 0..B {
+            a[column][row] += b[column][row];
+        }
+    }
+}
+
+/// Voltages as a column, multipliers zero.
+pub(super) fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
+    let mut x = [0.0; B];
+    for k in 0..N {
+        add_voltage::<N, B>(&mut x, k, v[k]);
+    }
+    x
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

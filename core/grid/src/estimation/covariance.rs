@@ -10,7 +10,8 @@
 use std::collections::BTreeMap;
 
 use super::block::{Block, Column, multiply, multiply_transposed, product, subtract, transpose, zero};
-use super::gain::{Gain, pass_on, pull, times_coupling};
+use super::coupling::{pass_on, pull, times_coupling};
+use super::gain::Gain;
 use crate::elimination::NONE;
 use crate::model::C64;
 
@@ -125,7 +126,7 @@ impl<const N: usize, const B: usize> Gain<N, B> {
                 let slot = self.slot(i, nth);
                 let there = &mut x[slot.later as usize];
                 let eliminated = match slot.dense {
-                    NONE => multiply_transposed(&super::gain::coupling(slot), &half),
+                    NONE => multiply_transposed(&super::coupling::coupling(slot), &half),
                     index => multiply_transposed(&self.dense[index as usize], &half),
                 };
                 for row in 0..B {

@@ -9,7 +9,8 @@
 //! ```
 
 use super::block::{Block, zero};
-use super::readings::{Injection, Voltage, phase_turn};
+use super::readings::{Injection, Voltage};
+use super::single::phase_turn;
 use crate::model::{C64, to_phases, to_sequences};
 
 /// How the angles of an island without angle readings are tied down: phase a at zero at the root ...

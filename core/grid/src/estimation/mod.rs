@@ -7,6 +7,7 @@
 
 mod block;
 mod boundary;
+mod coupling;
 mod covariance;
 mod flow;
 mod frame;
@@ -16,6 +17,8 @@ mod local;
 mod observability;
 mod partial;
 mod readings;
+mod single;
+mod start;
 mod trust;
 mod uncertainty;
 
@@ -26,20 +29,18 @@ use crate::elimination::NONE;
 use crate::error::GridError;
 use crate::model::{C64, shunt_admittance, to_phases};
 use crate::network::{Network, Terminal};
-use crate::power_flow::{Convergence, no_load_voltages};
-use block::{Column, multipliers, voltages};
+use crate::power_flow::Convergence;
+use block::{Column, column_of, multipliers, voltages};
 pub use boundary::{AREA_BALANCE_SIGMA_RAD, BoundaryEstimate};
 use frame::StepForm;
 use gain::{Gain, Narrowed};
 use incremental::Changes;
-use local::AngleReference;
 pub use observability::{Meter, Observability, Suggestion};
-use readings::{Disabled, Injection, Place, Readings, Share, Weighing};
+use readings::{Disabled, Place, Readings, Share, Weighing};
+use start::{free_injections, references, start, system};
 pub use trust::{BadData, BadDataOptions, Quantity, Residual, Sensor, Trust, estimate_without_bad_data};
 pub use uncertainty::Uncertainty;
 
-/// Weight of "about one per unit" where no voltage is measured: the estimate exists, and says that it does not know.
-const GUESS_WEIGHT: f64 = 1.0;
 /// New factors cost what so many steps cost: when more of them are to come, the factors are out of date.
 const N_STEPS_OF_FACTORS: f64 = 8.0;
 
@@ -200,21 +201,21 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     /// A new reading of a power sensor: its index in [`Network::power_sensors`].
     pub fn set_power(&mut self, network: &Network, sensor: usize) {
         let reading = &network.power_sensors[sensor];
-        let value = readings::power_value::<N>(network, reading);
+        let value = single::power_value::<N>(network, reading);
         self.set(network, Sensor::Power(sensor), &value, reading.sigma_is_given());
     }
 
     /// A new reading of a voltage sensor: its index in [`Network::voltage_sensors`].
     pub fn set_voltage(&mut self, network: &Network, sensor: usize) {
         let reading = &network.voltage_sensors[sensor];
-        let value = readings::voltage_value::<N>(network, reading);
+        let value = single::voltage_value::<N>(network, reading);
         self.set(network, Sensor::Voltage(sensor), &value, reading.u_sigma_v.is_finite());
     }
 
     /// A new reading of a current sensor: its index in [`Network::current_sensors`].
     pub fn set_current(&mut self, network: &Network, sensor: usize) {
         let reading = &network.current_sensors[sensor];
-        let value = readings::current_value::<N>(network, reading);
+        let value = single::current_value::<N>(network, reading);
         self.set(network, Sensor::Current(sensor), &value, reading.i_sigma_a.is_finite());
     }
 
@@ -305,8 +306,8 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 Place::Voltage(index) => {
                     let voltage = &mut self.readings.voltages[index];
                     if voltage.angle_weight[k] > 0.0 {
-                        let merged = readings::polar(C64::new(voltage.magnitude[k], voltage.angle[k]));
-                        let moved = merged + (readings::polar(new[k]) - readings::polar(old[k])) * share.first[k];
+                        let merged = single::polar(C64::new(voltage.magnitude[k], voltage.angle[k]));
+                        let moved = merged + (single::polar(new[k]) - single::polar(old[k])) * share.first[k];
                         (voltage.magnitude[k], voltage.angle[k]) = moved.to_polar();
                     } else {
                         voltage.magnitude[k] += first;
@@ -571,34 +572,12 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
     }
 }
 
-/// The readings of a network and the equations they make.
-fn system<const N: usize, const B: usize>(
-    network: &Network,
-    admittance: &Admittance<N>,
-    disabled: &Disabled,
-    options: &EstimateOptions,
-) -> Result<(Readings<N>, Gain<N, B>), GridError> {
-    let mut readings = Readings::new(network, admittance, disabled)?;
-    let free = free_injections(admittance, &mut readings);
-    let references = references(admittance, &mut readings, options);
-    let gain = Gain::new(admittance, &readings, free, references);
-    Ok((readings, gain))
-}
-
 /// How many more steps it takes to one below a tolerance, if each is `rate` times the last one.
 fn steps_to_come(step: f64, rate: f64, tolerance: f64) -> f64 {
     match rate < 1.0 {
         true => (tolerance / step).ln() / rate.ln(),
         false => f64::INFINITY,
     }
-}
-
-fn column_of<const N: usize, const B: usize>(v: &[C64; N]) -> Column<B> {
-    let mut x = [0.0; B];
-    for k in 0..N {
-        block::add_voltage::<N, B>(&mut x, k, v[k]);
-    }
-    x
 }
 
 fn without_nan(c: C64) -> C64 {
@@ -616,103 +595,4 @@ fn is_another<const N: usize>(old: &[C64; N], new: &[C64; N], variance: &[C64; N
             || new.abs().max(old.abs()) > SENSELESS_PU
     };
     (0..N).any(|k| is_another(old[k].re, new[k].re, variance[k].re) || is_another(old[k].im, new[k].im, variance[k].im))
-}
-
-/// Which nodes' injections the estimate leaves open: those of the roots, where it is not known. Elsewhere "unknown" is a very wide
-/// reading, since a node in the middle of the elimination needs one.
-fn free_injections<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>) -> Vec<bool> {
-    let mut free = vec![false; admittance.order.len()];
-    for island in admittance.topology.islands() {
-        let root = admittance.order.position[island.root] as usize;
-        if readings.injections[root].is_unknown {
-            free[root] = true;
-            readings.injections[root] = Injection {
-                power: [C64::ZERO; N],
-                variance: [C64::ZERO; N],
-                is_unknown: true,
-            };
-        }
-    }
-    free
-}
-
-/// Ties down the angles of each island at its root, and guesses a voltage where none is measured.
-fn references<const N: usize>(admittance: &Admittance<N>, readings: &mut Readings<N>, options: &EstimateOptions) -> Vec<AngleReference<N>> {
-    let n_islands = admittance.topology.islands().len();
-    let (mut has_voltage, mut has_angle) = (vec![false; n_islands], vec![false; n_islands]);
-    let island_at = |position: usize| admittance.topology.island_of(admittance.order.node[position] as usize).unwrap_or(0);
-    for voltage in &readings.voltages {
-        has_voltage[island_at(voltage.position)] |= voltage.magnitude_weight.iter().any(|&w| w > 0.0);
-        has_angle[island_at(voltage.position)] |= voltage.angle_weight.iter().any(|&w| w > 0.0);
-    }
-    for flow in &readings.flows {
-        // a current of zero has no angle to tell
-        has_angle[island_at(flow.near)] |= flow.quantity == readings::Quantity::Current(crate::network::CurrentAngle::Global)
-            && flow.value.iter().any(|i| i.norm() > 1e-9);
-    }
-    let mut references = Vec::new();
-    for (index, island) in admittance.topology.islands().iter().enumerate() {
-        let root = admittance.order.position[island.root] as usize;
-        if !has_voltage[index] {
-            readings.guess_voltage(root, GUESS_WEIGHT);
-        }
-        if has_angle[index] {
-            continue;
-        }
-        references.push(AngleReference::pin(root));
-        if N == 1 {
-            continue;
-        }
-        // the root, or else the first node of the network whose voltage is read
-        let balanced = readings
-            .voltages
-            .iter()
-            .filter(|voltage| island_at(voltage.position) == index)
-            .min_by_key(|voltage| (voltage.position != root, admittance.order.node[voltage.position]));
-        let (position, weight) = match (options.balance_sigma_rad, balanced) {
-            (Some(sigma), _) => (root, [sigma.powi(-2); N]),
-            (None, Some(voltage)) => (voltage.position, voltage.magnitude_weight),
-            (None, None) => continue,
-        };
-        if weight.iter().all(|&weight| weight > 0.0) {
-            references.push(AngleReference::balance(position, weight));
-        }
-    }
-    references
-}
-
-/// Where the iteration begins: the voltages without load, turned so that each root's phase a has angle zero, at the height of the
-/// first voltage reading.
-fn start<const N: usize>(network: &Network, admittance: &Admittance<N>, readings: &Readings<N>) -> Result<Vec<[C64; N]>, GridError> {
-    let mut v = no_load_voltages(network, admittance)?;
-    let mut factor = vec![C64::ONE; admittance.topology.islands().len()];
-    for (island, factor) in admittance.topology.islands().iter().zip(&mut factor) {
-        let root = to_phases(&v[admittance.order.position[island.root] as usize]);
-        *factor = (root[0] / root[0].norm()).conj();
-    }
-    let island_at = |position: usize| admittance.topology.island_of(admittance.order.node[position] as usize);
-    let mut is_scaled = vec![false; factor.len()];
-    for voltage in &readings.voltages {
-        let (Some(island), Some(k)) = (
-            island_at(voltage.position),
-            voltage.magnitude_weight.iter().position(|&weight| weight > 0.0),
-        ) else {
-            continue;
-        };
-        let u = to_phases(&v[voltage.position])[k].norm();
-        if !is_scaled[island] && voltage.magnitude[k] > 0.1 && u > 0.1 {
-            is_scaled[island] = true;
-            factor[island] *= voltage.magnitude[k] / u;
-            if voltage.angle_weight[k] > 0.0 {
-                let turned = to_phases(&v[voltage.position])[k] * factor[island];
-                factor[island] *= C64::from_polar(1.0, voltage.angle[k] - turned.arg());
-            }
-        }
-    }
-    for (position, v) in v.iter_mut().enumerate() {
-        if let Some(island) = island_at(position) {
-            *v = v.map(|v| v * factor[island]);
-        }
-    }
-    Ok(v)
 }

@@ -1,8 +1,9 @@
 //! Steps on the ways from some positions to the root, and to first order beside them ([`super::incremental`] says when).
 
 use super::block::{Column, add_multiplier, add_voltage, multipliers, multiply, voltages};
+use super::coupling::{pass_on, pull, subtract_earlier, subtract_neighbour, subtract_own};
 use super::frame::{advance, into_frame, voltage_size};
-use super::gain::{Gain, pass_on, pull, subtract_earlier, subtract_neighbour, subtract_own};
+use super::gain::Gain;
 use super::local::{reference_gradient, voltage_gradient};
 use super::readings::Readings;
 use crate::model::{C64, larger};
