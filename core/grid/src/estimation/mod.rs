@@ -15,6 +15,7 @@ mod incremental;
 mod local;
 mod observability;
 mod partial;
+mod published;
 mod readings;
 mod trust;
 mod uncertainty;
