@@ -256,3 +256,15 @@ fn a_sitewhere_batch_may_have_covariances_too() {
     });
     assert_eq!(has_boundary, [false, true, false]);
 }
+
+#[test]
+fn the_example_of_the_documentation_is_one() {
+    let text = include_str!("../../../docs/mqtt.md");
+    let example = text
+        .lines()
+        .find(|line| line.starts_with('{') && line.contains(COVARIANCE_OF))
+        .unwrap();
+    let (n_good, bad, boundary, _) = read(&serde_json::from_str(example).unwrap());
+    assert_eq!((n_good, bad.len()), (9, 0), "{bad:?}");
+    assert_eq!(boundary.unwrap().active_w, [1_700.0, 900.0, -300.0]);
+}
