@@ -4,11 +4,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use flexmeter_model::TenantId;
 use flexmeter_model::outcome::{
     AcknowledgementRow, AlertRow, EpochCounts, FaultRow, GridOutcome, LatestChange, MeasurementColumns, OutcomeCode, ProfileChange,
     ProfileRow, RegistrationRow, RejectionRow, RowChange, TotalChange,
 };
+use flexmeter_model::{PublishedBoundary, TenantId};
 
 use crate::grid::GridPart;
 use crate::identities::Identity;
@@ -31,6 +31,16 @@ pub(crate) struct Rows {
     pub(crate) acknowledgements: Vec<AcknowledgementRow>,
     pub(crate) registrations: Vec<RegistrationRow>,
     pub(crate) rejections: Vec<RejectionRow>,
+    /// In the order of the messages they belong to.
+    pub(crate) boundaries: Vec<BoundaryRow>,
+}
+
+/// What a device has estimated of its area's boundary, beside the measurements it came with.
+#[derive(Debug, Clone)]
+pub(crate) struct BoundaryRow {
+    /// Position of the message's head.
+    pub(crate) head: usize,
+    pub(crate) boundary: PublishedBoundary,
 }
 
 /// What a message turned out to be; says which column of [`Rows`] holds its row.
@@ -44,6 +54,8 @@ pub(crate) enum Kind {
     Empty,
     /// Rejected as a whole.
     Rejected,
+    /// Measurements that are a device's own estimate, with their covariance.
+    Boundary,
 }
 
 /// The judgement on one message, in log order.

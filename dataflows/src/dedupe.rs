@@ -95,6 +95,7 @@ struct Sieve {
     acknowledgements: Cut,
     registrations: Cut,
     rejections: Cut,
+    boundaries: Cut,
 }
 
 /// How far a column was read and how much of it is kept.
@@ -129,6 +130,7 @@ impl Sieve {
             acknowledgements: Cut::default(),
             registrations: Cut::default(),
             rejections: Cut::default(),
+            boundaries: Cut::default(),
         }
     }
 
@@ -144,7 +146,11 @@ impl Sieve {
     fn pass(&mut self, verdict: &Verdict, keep: bool) {
         let rows = &mut self.rows;
         match verdict.kind {
-            Kind::Measurements => {
+            Kind::Measurements | Kind::Boundary => {
+                if verdict.kind == Kind::Boundary {
+                    rows.boundaries[self.boundaries.read].head = self.heads.kept;
+                    self.boundaries.pass(&mut rows.boundaries, 1, keep);
+                }
                 let n_values = rows.measurements.heads[self.heads.read].n_values as usize;
                 self.heads.pass(&mut rows.measurements.heads, 1, keep);
                 let Cut { read, kept } = self.values;
@@ -169,6 +175,7 @@ impl Sieve {
         self.rows.acknowledgements.truncate(self.acknowledgements.kept);
         self.rows.registrations.truncate(self.registrations.kept);
         self.rows.rejections.truncate(self.rejections.kept);
+        self.rows.boundaries.truncate(self.boundaries.kept);
         self.rows
     }
 }

@@ -12,7 +12,7 @@ use flexmeter_model::record::{FrameError, PAYLOAD_LEN_MAX, Record, RecordKind};
 use flexmeter_model::{HardwareId, TenantId};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::batch::{Judged, Kind, Novelty, Tick, Verdict};
+use crate::batch::{BoundaryRow, Judged, Kind, Novelty, Tick, Verdict};
 use crate::config::{EngineConfig, TICK_US};
 use crate::decode::Intake;
 use crate::error::EngineError;
@@ -162,7 +162,7 @@ impl Judge<'_> {
             let detail = format!("eventDate {event_date}, received {}", record.received_at);
             return Err(refusal(ReasonCode::TooFarInFuture, detail));
         }
-        if let Body::Measurements { good: [], bad } = &message.body
+        if let Body::Measurements { good: [], bad, .. } = &message.body
             && !bad.is_empty()
         {
             self.refuse_measurements(place, bad);
@@ -178,10 +178,11 @@ impl Judge<'_> {
         }
         let rows = &mut self.judged.rows;
         let kind = match &message.body {
-            Body::Measurements { good, .. } => {
+            Body::Measurements { good, boundary, .. } => {
                 if good.is_empty() {
                     Kind::Empty
                 } else {
+                    let head = rows.measurements.heads.len();
                     let columns = &mut rows.measurements;
                     for &(identifier, value) in *good {
                         columns.identifiers.push(identifier);
@@ -196,7 +197,14 @@ impl Judge<'_> {
                         n_values,
                         quality: Quality::Good,
                     });
-                    Kind::Measurements
+                    match boundary {
+                        Some(boundary) => {
+                            let boundary = (*boundary).clone();
+                            rows.boundaries.push(BoundaryRow { head, boundary });
+                            Kind::Boundary
+                        }
+                        None => Kind::Measurements,
+                    }
                 }
             }
             Body::Alert {

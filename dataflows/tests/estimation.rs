@@ -5,85 +5,18 @@
 mod district;
 mod generator;
 mod recording;
+mod run;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::collections::HashMap;
 
 use district::{District, SMALL, Size, district, message, position};
-use flexmeter_dataflows::{Engine, EngineConfig, EstimationConfig, Grid, PartitionSnapshot};
+use flexmeter_dataflows::{EngineConfig, EstimationConfig, Grid};
 use flexmeter_grid::bundle::Reading;
 use flexmeter_grid::estimation::{EstimateOptions, Estimator};
-use flexmeter_model::TenantId;
-use flexmeter_model::outcome::ClosedEpoch;
 use generator::{MINUTE, Rng, SECOND};
-use recording::{Blocks, Logged, N_PARTITIONS, State, TENANT};
+use recording::{Blocks, Logged, N_PARTITIONS, State};
+use run::{Run, START, at_once, config, readings, tenant};
 use serde_json::json;
-
-const START: i64 = 1_794_900_000_000_000;
-
-fn tenant() -> TenantId {
-    TenantId::new(TENANT).unwrap()
-}
-
-fn config(grid: &Arc<Grid>, n_workers: usize) -> EngineConfig {
-    EngineConfig {
-        n_workers,
-        n_partitions: N_PARTITIONS,
-        grids: BTreeMap::from([(tenant(), grid.clone())]),
-        ..EngineConfig::default()
-    }
-}
-
-/// An engine with what it has said so far.
-struct Run {
-    engine: Engine,
-    closed: Receiver<ClosedEpoch>,
-    state: State,
-    blocks: Blocks,
-    epoch: u64,
-}
-
-impl Run {
-    fn start(config: EngineConfig, snapshots: Vec<PartitionSnapshot>, blocks: Blocks) -> Self {
-        let has_first = !config.grids.is_empty() || !snapshots.is_empty();
-        let (sender, closed) = sync_channel(4);
-        let engine = Engine::start(config, snapshots, sender).unwrap();
-        let mut run = Self {
-            engine,
-            closed,
-            state: State::default(),
-            blocks,
-            epoch: 0,
-        };
-        if has_first {
-            run.take();
-        }
-        run
-    }
-
-    fn take(&mut self) -> usize {
-        let outcome = self.closed.recv().unwrap_or_else(|_| panic!("{:?}", self.engine.error())).grid;
-        let n_areas = outcome.areas.len();
-        self.state.take(outcome);
-        n_areas
-    }
-
-    /// Feeds an epoch; how many areas were estimated.
-    fn feed(&mut self, messages: &[Logged]) -> usize {
-        self.epoch += 1;
-        self.engine.feed(self.epoch, self.blocks.of(messages)).unwrap();
-        self.take()
-    }
-}
-
-/// All of it in one epoch, by an engine that knows nothing.
-fn at_once(grid: &Arc<Grid>, messages: &[Logged]) -> State {
-    let mut run = Run::start(config(grid, 1), Vec::new(), Blocks::default());
-    run.feed(messages);
-    run.engine.shutdown().unwrap();
-    run.state
-}
 
 fn no_problem(state: &State) {
     for area in state.areas.values() {
@@ -192,33 +125,6 @@ fn a_checkpoint_and_another_number_of_workers_change_nothing() {
         assert!(distance < 1e-9, "{distance:e}");
         second.engine.shutdown().unwrap();
     }
-}
-
-/// What every meter says at one moment, in W, var and V.
-fn readings(messages: &[Logged]) -> HashMap<String, Reading> {
-    let mut readings = HashMap::new();
-    for message in messages {
-        let value: serde_json::Value = serde_json::from_str(&message.payload).unwrap();
-        let nan = [f64::NAN; 3];
-        let mut reading = Reading {
-            u_v: nan,
-            p_w: nan,
-            q_var: nan,
-        };
-        for (name, value) in value["request"]["measurements"].as_object().unwrap() {
-            let (kind, k) = name.rsplit_once(".l").unwrap();
-            let (k, value) = (k.parse::<usize>().unwrap() - 1, value.as_f64().unwrap());
-            match kind {
-                "electricity.voltage.rms" => reading.u_v[k] = value,
-                "electricity.power.active.consumed" => reading.p_w[k] = value * 1e3,
-                "electricity.power.active.injected" => reading.p_w[k] = -value * 1e3,
-                "electricity.power.reactive.consumed" => reading.q_var[k] = value * 1e3,
-                _ => reading.q_var[k] = -value * 1e3,
-            }
-        }
-        readings.insert(message.hardware_id.clone(), reading);
-    }
-    readings
 }
 
 #[test]

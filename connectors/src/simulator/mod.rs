@@ -321,7 +321,7 @@ mod tests {
             match (decoder.decode(&message.payload), &message.expected) {
                 (Err(error), Expected::Rejected(reason)) => assert_eq!(error.reason, *reason, "{text}"),
                 (Ok(decoded), Expected::Accepted | Expected::PartlyRejected(_)) => {
-                    let Body::Measurements { good, bad } = decoded.body else {
+                    let Body::Measurements { good, bad, .. } = decoded.body else {
                         panic!("{text}")
                     };
                     assert_eq!(good, message.readings.as_slice(), "{text}");

@@ -40,6 +40,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod boundary;
 pub mod decode;
 pub mod grid_bundle;
 pub mod ids;
@@ -51,6 +52,7 @@ pub mod record;
 pub mod split;
 pub mod time;
 
+pub use boundary::PublishedBoundary;
 pub use grid_bundle::GridBundle;
 pub use ids::{HardwareId, TenantId};
 pub use quantity::Identifier;

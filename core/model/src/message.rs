@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::boundary::PublishedBoundary;
 use crate::outcome::AlertLevel;
 use crate::quantity::Identifier;
 use crate::time::EventTime;
@@ -50,6 +51,9 @@ pub struct Measurements {
     /// When, by the device's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_date: Option<EventTime>,
+    /// Name and value pairs; a name may come once.
+    #[serde(serialize_with = "as_object", skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<(String, String)>,
 }
 
 /// Body of `DeviceAlert`.
@@ -114,6 +118,21 @@ impl DeviceMessage {
             measurements,
             update_state: true,
             event_date,
+            metadata: Vec::new(),
+        });
+        Self {
+            hardware_id: hardware_id.into(),
+            request,
+        }
+    }
+
+    /// What a device at the entrance of an area has estimated of it, with its covariance.
+    pub fn boundary(hardware_id: impl Into<String>, event_date: Option<EventTime>, boundary: &PublishedBoundary) -> Self {
+        let request = DeviceRequest::Measurements(Measurements {
+            measurements: boundary.measurements(),
+            update_state: true,
+            event_date,
+            metadata: boundary.metadata(),
         });
         Self {
             hardware_id: hardware_id.into(),

@@ -41,6 +41,7 @@ fn request() -> impl Strategy<Value = DeviceRequest> {
                 measurements,
                 update_state,
                 event_date,
+                metadata: Vec::new(),
             })
         }),
         (
@@ -89,12 +90,13 @@ fn sent_again(payload: &[u8]) -> DeviceMessage {
     let message = decoder.decode(payload).unwrap();
     let (update_state, event_date) = (message.update_state, message.event_date);
     let request = match message.body {
-        Body::Measurements { good, bad } => {
+        Body::Measurements { good, bad, .. } => {
             assert_eq!(bad, []);
             DeviceRequest::Measurements(Measurements {
                 measurements: good.to_vec(),
                 update_state,
                 event_date,
+                metadata: Vec::new(),
             })
         }
         Body::Alert {
@@ -236,7 +238,7 @@ proptest! {
         let payload = format!(r#"{{"hardwareId":"m","type":"DeviceMeasurements","request":{{"measurements":{{"electricity.current.instant.l1":{text}}}}}}}"#);
         let expected: f64 = text.parse().unwrap();
         let mut decoder = Decoder::new();
-        let Body::Measurements { good, bad } = decoder.decode(payload.as_bytes()).unwrap().body else { panic!("another body") };
+        let Body::Measurements { good, bad, .. } = decoder.decode(payload.as_bytes()).unwrap().body else { panic!("another body") };
         let (min, max) = "electricity.current.instant.l1".parse::<Identifier>().unwrap().range();
         if expected >= min && expected <= max {
             prop_assert_eq!(good[0].1.to_bits(), expected.to_bits());

@@ -15,7 +15,7 @@ fn line(read: Result<Message<'_>, DecodeError>) -> String {
         }
     };
     let body = match &message.body {
-        Body::Measurements { good, bad } => {
+        Body::Measurements { good, bad, .. } => {
             let good: Vec<_> = good.iter().map(|(id, value)| format!("{id}={value}")).collect();
             let bad: Vec<_> = bad.iter().map(|bad| format!("{}: {}", bad.reason.as_str(), bad.detail)).collect();
             format!("measurements good {good:?} bad {bad:?}").replace('"', "")

@@ -3,6 +3,8 @@
 //! The estimate is a function of what is known, not of how it became known: readings, pseudo-measurements and messages are written into the
 //! network, and the estimator starts at its last state only to be there sooner.
 
+mod neighbours;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use flexmeter_model::outcome::{AreaEstimate, GridQuality, NodeState};
 use flexmeter_model::{EventTime, TenantId};
 
 use super::mail::{UpMessage, UpPower};
-use super::reading::{self, FLOW_AGE_MAX, MeterSaid, PowerReading, Times};
+use super::reading::{self, AGE_MAX, FLOW_AGE_MAX, MeterSaid, PowerReading, Times};
 use super::settings::EstimationConfig;
 use super::tenant::{Grid, Topology};
 
@@ -38,8 +40,8 @@ const N_SUSPECTS_MAX: usize = 8;
 /// What an area says to its neighbours after an estimate.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
-    /// To the area above: a new boundary estimate, or that there is none any more.
-    pub(crate) up: Option<Option<UpMessage>>,
+    /// To the area above: a new boundary estimate, or that there is none any more; and of when it is.
+    pub(crate) up: Option<(Option<UpMessage>, Times)>,
     /// To areas below: index of the area and the angles found at its root, rad against phase a.
     pub(crate) down: Vec<(u32, Vec<f64>)>,
 }
@@ -50,8 +52,8 @@ pub(crate) trait Estimated: Send {
     fn set_topology(&mut self, topology: &Topology);
     /// What a meter (by its place in the area) says now.
     fn hear(&mut self, meter: usize, said: MeterSaid);
-    /// What an area below says about its root now, with the event time of its newest reading.
-    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, event_time: i64);
+    /// What an area below says about its root now, and of when that is.
+    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, times: Times);
     /// What the area above has found for the angles of the root.
     fn expect(&mut self, angles_rad: &[f64]);
     /// Log time has reached this multiple of the step; whether some reading's age has changed by that.
@@ -85,6 +87,7 @@ struct EstimatedArea<const N: usize, const B: usize> {
     config: EstimationConfig,
     /// Why it cannot be estimated in this topology.
     refusal: Option<String>,
+    has_supply: bool,
     area: Area,
     node_ids: Arc<[i64]>,
     sensors: Vec<MeterSensors>,
@@ -98,8 +101,11 @@ struct EstimatedArea<const N: usize, const B: usize> {
     assumes_voltage: [bool; 3],
     /// By place of the meter.
     said: Vec<Option<MeterSaid>>,
-    /// Of voltage and power.
-    ages: Vec<(u32, u32)>,
+    ages: Vec<Ages>,
+    /// Place of the device whose own estimate counts for this area now.
+    published: Option<usize>,
+    /// The same, if this area reads it, too.
+    read_from_outside: Option<usize>,
     /// Whether the sensors of the meters say what is known.
     is_written: bool,
     /// What the stand-ins were told of powers.
@@ -119,8 +125,17 @@ struct EstimatedArea<const N: usize, const B: usize> {
     /// Whether the estimator at hand was told to leave readings out.
     has_left_out: bool,
     problem: Option<String>,
-    sent_up: Option<UpMessage>,
+    /// The last message, and of when it was if a device had made it.
+    sent_up: (Option<UpMessage>, Option<Times>),
     sent_down: BTreeMap<u32, [f64; N]>,
+}
+
+/// How old what a meter has said is, in steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ages {
+    voltage: u32,
+    power: u32,
+    published: u32,
 }
 
 /// What an area below has said.
@@ -131,7 +146,9 @@ struct Message<const N: usize> {
     is_new: bool,
     /// Whether the estimator at hand was told the boundary.
     is_told: bool,
-    event_time: i64,
+    times: Times,
+    /// In steps, when it was last written.
+    age: u32,
 }
 
 impl<const N: usize, const B: usize> EstimatedArea<N, B> {
@@ -145,6 +162,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             path: area.path.as_str().into(),
             config: *config,
             refusal: None,
+            has_supply: true,
             area,
             node_ids: Arc::new([]),
             sensors: Vec::new(),
@@ -154,7 +172,9 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             is_cautious: false,
             assumes_voltage: [true; 3],
             said: (0..n_meters).map(|_| None).collect(),
-            ages: vec![(0, 0); n_meters],
+            ages: vec![Ages::default(); n_meters],
+            published: None,
+            read_from_outside: None,
             is_written: false,
             stood_in: Vec::new(),
             is_read: false,
@@ -168,7 +188,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             suspects: Vec::new(),
             has_left_out: false,
             problem: None,
-            sent_up: None,
+            sent_up: (None, None),
             sent_down: BTreeMap::new(),
         };
         this.set_topology(topology);
@@ -193,63 +213,35 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     /// The newest moment that one of its meters, or an area below, speaks of; no meter's clock runs ahead of the log's here.
     fn clock_now(&self) -> i64 {
         let own = self.said.iter().flatten().map(MeterSaid::reached);
-        own.chain(self.messages.values().map(|message| message.event_time))
+        own.chain(self.messages.values().map(|message| message.times.reached()))
             .max()
             .unwrap_or(i64::MIN)
     }
 
-    /// Steps by which what an area below has said lags behind.
-    fn age_of_message(&self, message: &Message<N>) -> u32 {
-        let times = Times {
-            event: message.event_time,
-            received: i64::MAX,
-        };
-        reading::age(times, self.clock, self.tick, self.config.step_us)
-    }
-
-    /// Tells the stand-ins of the areas below what power flows there, as far as it is not for a boundary estimate to say. An estimator that
-    /// was told a boundary which no longer counts is of no use.
-    fn write_messages(&mut self) {
-        for (place, &(child, _)) in self.area.children.iter().enumerate() {
-            let Some(message) = self.messages.get(&(child as u32)) else {
-                continue;
-            };
-            let age = self.age_of_message(message);
-            let is_boundary = message.boundary.is_some() && age == 0 && !self.is_cautious;
-            let power = message.power.filter(|_| !is_boundary).map(|power| reading::aged_flow(&power, age));
-            if power != self.stood_in[place] {
-                self.stood_in[place] = power;
-                self.is_read = false;
-                let power = power.unwrap_or(reading::NOTHING);
-                self.area
-                    .network
-                    .set_power_reading(self.stand_ins[place], power.p_w, power.q_var, power.p_sigma_w, power.q_sigma_var);
-            }
-            if message.is_told && !is_boundary {
-                self.estimator = None;
-            }
-            let is_new = message.is_new || is_boundary && !message.is_told;
-            if let Some(message) = self.messages.get_mut(&(child as u32)) {
-                (message.is_told, message.is_new) = (is_boundary, is_new);
-            }
-        }
-    }
-
-    /// Ages of voltage and power of a meter.
-    fn ages_of(&self, said: &MeterSaid, clock: i64) -> (u32, u32) {
+    fn ages_of(&self, said: &MeterSaid, clock: i64) -> Ages {
         let age = |times| reading::age(times, clock, self.tick, self.config.step_us);
-        (age(said.voltage), age(said.power))
+        Ages {
+            voltage: age(said.voltage),
+            power: age(said.power),
+            published: said.published.as_ref().map_or(AGE_MAX, |published| age(published.times)),
+        }
     }
 
     /// Writes what is known into the sensors, if they do not say it already: most estimates are asked for by a message.
     fn write_readings(&mut self) {
         self.clock = self.clock_now();
-        let ages_of = |said: &Option<MeterSaid>| said.as_ref().map_or((0, 0), |said| self.ages_of(said, self.clock));
+        let ages_of = |said: &Option<MeterSaid>| said.as_ref().map_or(Ages::default(), |said| self.ages_of(said, self.clock));
         let ages: Vec<_> = self.said.iter().map(ages_of).collect();
-        if self.is_written && ages == self.ages {
+        let is_known = self.is_written && ages == self.ages;
+        self.ages = ages;
+        self.published = self.published_now();
+        // a device has made its estimate of the area's readings: beside them it would count them twice
+        let read_from_outside = self.published.filter(|_| self.is_known_from_outside_only());
+        let was_read = std::mem::replace(&mut self.read_from_outside, read_from_outside);
+        if is_known && was_read == read_from_outside {
             return;
         }
-        (self.ages, self.is_written, self.is_read) = (ages, true, false);
+        (self.is_written, self.is_read) = (true, false);
         self.assumes_voltage = [true; 3];
         for (place, &index) in self.grid.meters_of(self.index).iter().enumerate() {
             let meter = &self.grid.bundle().meters[index];
@@ -258,14 +250,19 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
                 flexmeter_grid::network::Terminal::Appliance(load) => Grid::rated(&self.grid.bundle().network, load),
                 _ => ([0.0; 3], [0.0; 3]),
             };
+            let ages = self.ages[place];
             let (voltage, power) = match &self.said[place] {
-                Some(said) => {
-                    let (voltage_age, power_age) = self.ages[place];
-                    (
-                        reading::voltage(meter, said, voltage_age),
-                        Some(reading::power(meter, said, power_age, &rated)),
-                    )
+                Some(MeterSaid {
+                    published: Some(published),
+                    ..
+                }) if read_from_outside == Some(place) => {
+                    let (voltage, power) = reading::published(&published.boundary, ages.published);
+                    (voltage, Some(power))
                 }
+                Some(said) => (
+                    reading::voltage(meter, said, ages.voltage),
+                    Some(reading::power(meter, said, ages.power, &rated)),
+                ),
                 None => {
                     let is_load = meter.role == flexmeter_grid::bundle::Role::Customer;
                     (([f64::NAN; 3], 1.0), is_load.then(|| reading::never_heard(&meter.phases, &rated)))
@@ -410,8 +407,7 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
         meters
             .filter(|&(place, _)| {
                 let sensors = self.sensors[place];
-                let is_read = self.said[place].as_ref().is_some_and(|said| !said.is_dark) && self.ages[place].1 == 0;
-                is_read
+                self.is_read_now(place)
                     && removed.iter().any(|sensor| match *sensor {
                         Sensor::Voltage(index) => index == sensors.voltage,
                         Sensor::Power(index) => Some(index) == sensors.power,
@@ -422,48 +418,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
             .collect()
     }
 
-    /// What to say to the area above.
-    fn boundary(&mut self) -> Option<UpMessage> {
-        self.area.entrance?;
-        let (estimator, uncertainty) = (self.estimator.as_ref()?, self.uncertainty.as_ref()?);
-        if !estimator.topology().is_energised(self.area.root) {
-            return None;
-        }
-        match estimator.boundary(&self.area.network, uncertainty, self.area.root) {
-            // what was assumed of a voltage cannot be taken back to the last digit: better to say less
-            Ok(boundary) if self.assumes_voltage == [false; 3] && !self.is_cautious => Some(UpMessage::Boundary(boundary.to_numbers())),
-            Ok(boundary) => Some(UpMessage::Power(power_of(&boundary))),
-            Err(error) => {
-                self.problem = Some(error.to_string());
-                None
-            }
-        }
-    }
-
-    /// What to say to the areas below: angles that have moved.
-    fn angles_to_tell(&mut self) -> Vec<(u32, Vec<f64>)> {
-        let mut told = Vec::new();
-        let Some(estimator) = self.estimator.as_ref().filter(|_| N > 1) else {
-            return told;
-        };
-        for &(child, root) in &self.area.children {
-            let Some(u) = estimator.voltage_pu(root) else { continue };
-            let angles: [f64; N] = std::array::from_fn(|k| {
-                let angle = (u[k] * u[0].conj()).arg();
-                let balanced = [0.0, -BALANCED_RAD, BALANCED_RAD][k];
-                // no grid turns its phases that far: then the area below knows better by itself
-                let told = if (angle - balanced).abs() < UNBALANCE_MAX_RAD {
-                    angle
-                } else {
-                    balanced
-                };
-                (told / ANGLE_STEP_RAD).round() * ANGLE_STEP_RAD
-            });
-            if self.sent_down.insert(child as u32, angles) != Some(angles) {
-                told.push((child as u32, angles.to_vec()));
-            }
-        }
-        told
+    /// Whether what a meter says is a reading of this step.
+    fn is_read_now(&self, place: usize) -> bool {
+        let ages = self.ages[place];
+        let is_fresh = ages.power == 0 || ages.published == 0 && self.published == Some(place);
+        is_fresh && self.said[place].as_ref().is_some_and(|said| !said.is_dark)
     }
 
     fn state_of(&self, node: usize) -> NodeState {
@@ -500,12 +459,11 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
 
     fn quality(&self) -> GridQuality {
         let loads = self.grid.meters_of(self.index).iter().enumerate();
-        let is_read = |place: usize| self.ages[place].1 == 0 && self.said[place].as_ref().is_some_and(|said| !said.is_dark);
-        let n_measurements = loads.clone().filter(|&(place, _)| is_read(place)).count();
+        let n_measurements = loads.clone().filter(|&(place, _)| self.is_read_now(place)).count();
         let n_pseudo = loads
             .filter(|&(place, &index)| {
                 let is_load = self.grid.bundle().meters[index].role == flexmeter_grid::bundle::Role::Customer;
-                !is_read(place) && (is_load || self.said[place].is_some() && self.ages[place].1 <= FLOW_AGE_MAX)
+                !self.is_read_now(place) && (is_load || self.said[place].is_some() && self.ages[place].power <= FLOW_AGE_MAX)
             })
             .count()
             + self.unmetered.len();
@@ -523,19 +481,6 @@ impl<const N: usize, const B: usize> EstimatedArea<N, B> {
     }
 }
 
-/// What a boundary estimate says of the power alone.
-fn power_of<const N: usize>(boundary: &BoundaryEstimate<N>) -> UpPower {
-    // the symmetric estimate counts all phases, each takes a third of it
-    let (phase, base_va) = (|k: usize| if N == 1 { 0 } else { k }, BASE_POWER_VA / 3.0);
-    let sigma = |row: usize| boundary.covariance[row][row].max(0.0).sqrt() * base_va;
-    UpPower {
-        p_w: std::array::from_fn(|k| boundary.power_pu[phase(k)].re * base_va),
-        q_var: std::array::from_fn(|k| boundary.power_pu[phase(k)].im * base_va),
-        p_sigma_w: std::array::from_fn(|k| sigma(2 * N + phase(k))),
-        q_sigma_var: std::array::from_fn(|k| sigma(3 * N + phase(k))),
-    }
-}
-
 impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
     fn set_topology(&mut self, topology: &Topology) {
         let entrance = &topology.entrances[self.index as usize];
@@ -544,7 +489,8 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
             _ => None,
         };
         self.area = self.grid.layout().cut(&topology.network, &topology.entrances, self.index as usize);
-        if !topology.has_supply[self.index as usize] {
+        self.has_supply = topology.has_supply[self.index as usize];
+        if !self.has_supply {
             self.area.network.disconnect_sources();
         }
         let own = self.area.nodes.len() - self.area.children.len();
@@ -580,11 +526,11 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
         }
     }
 
-    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, event_time: i64) {
+    fn hear_below(&mut self, child: u32, message: Option<UpMessage>, times: Times) {
         let (boundary, power) = match message {
             Some(UpMessage::Boundary(numbers)) => {
                 let boundary = BoundaryEstimate::from_numbers(&numbers);
-                let power = boundary.as_ref().map(power_of);
+                let power = boundary.as_ref().map(neighbours::power_of);
                 (boundary, power)
             }
             Some(UpMessage::Power(power)) => (None, Some(power)),
@@ -598,7 +544,8 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
                 power,
                 is_new: true,
                 is_told,
-                event_time,
+                times,
+                age: 0,
             },
         );
     }
@@ -610,10 +557,12 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
     fn tick(&mut self, tick: i64) -> bool {
         self.tick = self.tick.max(tick);
         let clock = self.clock_now();
-        self.said
-            .iter()
-            .zip(&self.ages)
-            .any(|(said, &age)| said.as_ref().is_some_and(|said| self.ages_of(said, clock) != age))
+        let has_aged = |(said, &ages): (&Option<MeterSaid>, &Ages)| said.as_ref().is_some_and(|said| self.ages_of(said, clock) != ages);
+        self.said.iter().zip(&self.ages).any(has_aged)
+            || self
+                .messages
+                .values()
+                .any(|message| self.age_of_message(message, clock) != message.age)
     }
 
     fn estimate(&mut self, may_tell_angles: bool) -> Outgoing {
@@ -632,12 +581,17 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
             (self.estimator, self.uncertainty, self.trust) = (None, None, None);
             self.suspects.clear();
         }
-        let boundary = self.boundary();
+        let up = self.message_up();
         let down = if may_tell_angles { self.angles_to_tell() } else { Vec::new() };
-        let up = (boundary != self.sent_up).then(|| boundary.clone());
-        self.sent_up = boundary;
+        let is_news = up != self.sent_up && !self.is_top();
+        self.sent_up.clone_from(&up);
+        // an estimate of its own is of all that is known; what it is worth now has been weighed
+        let own = Times {
+            event: self.event_time(),
+            received: i64::MAX,
+        };
         Outgoing {
-            up: up.filter(|_| !self.is_top()),
+            up: is_news.then(|| (up.0, up.1.unwrap_or(own))),
             down,
         }
     }
@@ -699,7 +653,7 @@ impl<const N: usize, const B: usize> Estimated for EstimatedArea<N, B> {
 
     fn event_time(&self) -> i64 {
         let own = self.said.iter().flatten().map(MeterSaid::newest);
-        let below = self.messages.values().map(|message| message.event_time);
+        let below = self.messages.values().map(|message| message.times.event);
         own.chain(below).max().unwrap_or(0)
     }
 }

@@ -332,10 +332,10 @@ impl Levels {
                     area,
                     child,
                     message,
-                    event_time,
+                    times,
                 } => {
                     if let Some(Some(estimated)) = self.areas.get_mut(&(grid, area)) {
-                        estimated.hear_below(child, message, event_time);
+                        estimated.hear_below(child, message, times);
                         areas.insert((grid, area));
                     }
                 }
@@ -468,10 +468,9 @@ impl Levels {
     }
 
     fn deliver(&mut self, key: AreaKey, estimated: Box<dyn Estimated>, outgoing: Outgoing, said: &mut Vec<Said>) {
-        let event_time = estimated.event_time();
         self.areas.insert(key, Some(estimated));
         let Some(known) = self.topologies.get(&key.0) else { return };
-        if let (Some(message), Some(parent)) = (outgoing.up, known.grid.layout().parent(key.1 as usize)) {
+        if let (Some((message, times)), Some(parent)) = (outgoing.up, known.grid.layout().parent(key.1 as usize)) {
             said.push(Said::Mail(Mail {
                 to: known.routes[parent],
                 body: Body::Up {
@@ -479,7 +478,7 @@ impl Levels {
                     area: parent as u32,
                     child: key.1,
                     message,
-                    event_time,
+                    times,
                 },
             }));
         }

@@ -4,7 +4,7 @@ use flexmeter_model::TenantId;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::reading::MeterSaid;
+use super::reading::{MeterSaid, Times};
 
 /// One message to an area, or to a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(crate) enum Body {
         area: u32,
         child: u32,
         message: Option<UpMessage>,
-        event_time: i64,
+        times: Times,
     },
     /// To an area from the one above.
     Down { grid: GridId, area: u32, angles_rad: Vec<f64> },

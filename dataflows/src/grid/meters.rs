@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
-use flexmeter_model::outcome::{AlertRow, Device, MeasurementColumns};
-use flexmeter_model::{Identifier, TenantId};
+use flexmeter_model::boundary::N_QUANTITIES;
+use flexmeter_model::outcome::{AlertRow, Device};
+use flexmeter_model::{Identifier, PublishedBoundary, TenantId};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
 use super::mail::{Body, GridId, Mail, route};
-use super::reading::{MeterSaid, Times};
+use super::reading::{MeterSaid, Published, Times};
 use super::statistics::{Statistics, quarter_of};
 use super::tenant::{Grid, Role};
-use crate::batch::Accepted;
+use crate::batch::{Accepted, Rows};
 use crate::checkpoint::{CheckpointError, Reader, Writer};
 use crate::devices::DeviceTable;
 use crate::latest::Latest;
@@ -72,6 +73,8 @@ struct MeterState {
     statistics: Statistics,
     /// Event time of its newest last gasp or restoration, and which of the two.
     supply: Option<(i64, bool)>,
+    /// Its newest own estimate of its area.
+    published: Option<Box<Published>>,
     /// Quarter of an hour that its area was told the expectation of.
     told_quarter: u8,
 }
@@ -160,7 +163,7 @@ impl Meters {
     fn apply(&mut self, batch: &Accepted, grids: &Grids, n_workers: usize, mails: &mut Vec<Mail>) {
         self.log_time = batch.span.log_time;
         let mut changed = BTreeSet::new();
-        self.hear(&batch.rows.measurements, grids, &mut changed);
+        self.hear(&batch.rows, grids, &mut changed);
         for alert in &batch.rows.alerts {
             self.hear_alert(alert, grids, n_workers, &mut changed, mails);
         }
@@ -203,12 +206,14 @@ impl Meters {
         self.links[index]
     }
 
-    fn hear(&mut self, measurements: &MeasurementColumns, grids: &Grids, changed: &mut BTreeSet<u32>) {
+    fn hear(&mut self, rows: &Rows, grids: &Grids, changed: &mut BTreeSet<u32>) {
         let channels = &*CHANNELS;
-        for (head, identifiers, values) in measurements.messages() {
-            if !matches!(self.link(&head.device, grids), Link::To(_, Role::Meter(_))) {
+        let mut boundaries = rows.boundaries.iter().peekable();
+        for (at, (head, identifiers, values)) in rows.measurements.messages().enumerate() {
+            let boundary = boundaries.next_if(|row| row.head == at).map(|row| &row.boundary);
+            let Link::To(grid, Role::Meter(index)) = self.link(&head.device, grids) else {
                 continue;
-            }
+            };
             // of one message what is consumed and what is injected belong together
             let mut said = [[f64::NAN; 3]; 3];
             for (identifier, &value) in identifiers.iter().zip(values) {
@@ -226,7 +231,13 @@ impl Meters {
             };
             let meter = self.meters.entry(head.device.index).or_default();
             meter.statistics.add(times.event, &said[1], &said[2]);
-            if meter.take(&said, times) {
+            let speaks_for_area = |_: &&PublishedBoundary| grids.get(&grid).is_some_and(|(_, grid)| grid.is_at_entrance(index));
+            // what was made of other readings is none itself: it counts as one boundary, with all its covariance
+            let has_changed = match boundary.filter(speaks_for_area) {
+                Some(boundary) => meter.take_boundary(boundary, times),
+                None => meter.take(&said, times),
+            };
+            if has_changed {
                 changed.insert(head.device.index);
             }
         }
@@ -351,6 +362,10 @@ impl Meters {
             meter.statistics.write(out);
             out.u8(meter.supply.map_or(0, |(_, has_supply)| 1 + u8::from(has_supply)));
             out.i64(meter.supply.map_or(0, |(time, _)| time));
+            out.u8(u8::from(meter.published.is_some()));
+            if let Some(published) = &meter.published {
+                write_published(published, out);
+            }
         }
         out.len(self.switches.len());
         for (&device, switch) in &self.switches {
@@ -385,6 +400,9 @@ impl Meters {
                 1 | 2 => Some((time, kind == 2)),
                 _ => return Err(CheckpointError::Value { what: "supply of a meter" }),
             };
+            if input.u8()? != 0 {
+                meter.published = Some(Box::new(read_published(input)?));
+            }
             this.meters.insert(device, meter);
         }
         for _ in 0..input.len(13)? {
@@ -403,6 +421,34 @@ impl Meters {
         self.devices.insert(index, device.clone());
         Ok(index)
     }
+}
+
+fn write_published(published: &Published, out: &mut Writer) {
+    out.i64(published.times.event);
+    out.i64(published.times.received);
+    let boundary = &published.boundary;
+    boundary.values().into_iter().for_each(|value| out.f64(value));
+    boundary.covariance.iter().flatten().for_each(|&entry| out.f64(entry));
+}
+
+fn read_published(input: &mut Reader<'_>) -> Result<Published, CheckpointError> {
+    let times = Times {
+        event: input.i64()?,
+        received: input.i64()?,
+    };
+    let mut three = || Ok([input.f64()?, input.f64()?, input.f64()?]);
+    let (voltage_v, active_w, reactive_var) = (three()?, three()?, three()?);
+    let mut covariance = [[0.0; N_QUANTITIES]; N_QUANTITIES];
+    for entry in covariance.iter_mut().flatten() {
+        *entry = input.f64()?;
+    }
+    let boundary = PublishedBoundary {
+        voltage_v,
+        active_w,
+        reactive_var,
+        covariance,
+    };
+    Ok(Published { boundary, times })
 }
 
 fn tell_switch(grid: GridId, switch: u32, closed: bool, event_time: i64, by: &str, n_workers: usize, mails: &mut Vec<Mail>) {
@@ -431,6 +477,16 @@ impl MeterState {
         has_changed
     }
 
+    /// Takes a boundary that is newer by event time (of equal ones the later in the log); whether it is.
+    fn take_boundary(&mut self, boundary: &PublishedBoundary, times: Times) -> bool {
+        let is_newer = self.published.as_ref().is_none_or(|known| known.times.event <= times.event);
+        if is_newer {
+            let boundary = boundary.clone();
+            self.published = Some(Box::new(Published { boundary, times }));
+        }
+        is_newer
+    }
+
     /// Of the phases it measures: others it may have named by mistake once.
     fn oldest(&self, quantities: &[usize], phases: &[usize]) -> Option<Times> {
         let of = |&quantity: &usize| phases.iter().filter_map(move |&k| self.newest[quantity].get(k).copied().flatten());
@@ -441,45 +497,38 @@ impl MeterState {
         })
     }
 
-    fn newest_event(&self) -> Option<i64> {
-        self.newest.iter().flatten().flatten().map(|newest| newest.times.event).max()
+    /// Of all that it has said.
+    fn newest_times(&self) -> Option<Times> {
+        let readings = self.newest.iter().flatten().flatten().map(|newest| newest.times);
+        let published = self.published.iter().map(|published| published.times);
+        readings.chain(published).max_by_key(|times| times.event)
     }
 
     /// The quarter of an hour it is for this meter: that of its newest reading, as far on as log time is since.
     fn quarter(&self, log_time: i64) -> Option<u8> {
-        let newest = self
-            .newest
-            .iter()
-            .flatten()
-            .flatten()
-            .map(|newest| newest.times)
-            .max_by_key(|times| times.event);
         let supply = self.supply.map(|(time, _)| Times {
             event: time,
             received: time,
         });
-        let times = newest.or(supply)?;
+        let times = self.newest_times().or(supply)?;
         let since = log_time.saturating_sub(times.received).max(0);
         Some(quarter_of(times.event.saturating_add(since)))
     }
 
     fn said(&self, quarter: u8, phases: &[usize]) -> MeterSaid {
-        let never = Times {
-            event: i64::MIN,
-            received: i64::MIN,
-        };
         let values = |quantity: usize| self.newest[quantity].map(|newest| newest.map_or(f64::NAN, |newest| newest.value));
         let is_dark = self
             .supply
-            .is_some_and(|(time, has_supply)| !has_supply && self.newest_event().is_none_or(|newest| newest < time));
+            .is_some_and(|(time, has_supply)| !has_supply && self.newest_times().is_none_or(|newest| newest.event < time));
         MeterSaid {
             u_v: values(0),
             p_w: values(1),
             q_var: values(2),
-            voltage: self.oldest(&[0], phases).unwrap_or(never),
-            power: self.oldest(&[1, 2], phases).unwrap_or(never),
+            voltage: self.oldest(&[0], phases).unwrap_or(Times::NEVER),
+            power: self.oldest(&[1, 2], phases).unwrap_or(Times::NEVER),
             expected: self.statistics.expected(quarter),
             is_dark,
+            published: self.published.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! `docs/algorithms/three-level-estimation.md` has the reasons.
 
 use flexmeter_grid::bundle::{Meter, POWER_SIGMA_MIN, Role};
+use flexmeter_model::PublishedBoundary;
 use serde::{Deserialize, Serialize};
 
 use super::mail::UpPower;
@@ -38,6 +39,15 @@ pub(crate) struct MeterSaid {
     pub(crate) expected: Expected,
     /// Whether it has said that it loses its supply, and nothing since.
     pub(crate) is_dark: bool,
+    /// What it has estimated of its area, if it does that.
+    pub(crate) published: Option<Box<Published>>,
+}
+
+/// A device's own estimate of its area's boundary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Published {
+    pub(crate) boundary: PublishedBoundary,
+    pub(crate) times: Times,
 }
 
 /// When something was measured and when the log appended it, in microseconds.
@@ -48,15 +58,32 @@ pub(crate) struct Times {
 }
 
 impl MeterSaid {
+    fn times(&self) -> impl Iterator<Item = Times> {
+        let published = self.published.iter().map(|published| published.times);
+        [self.voltage, self.power].into_iter().chain(published)
+    }
+
     /// The newest moment it speaks of; a meter's clock that runs ahead of the log's does not count.
     pub(crate) fn reached(&self) -> i64 {
-        let reached = |times: Times| times.event.min(times.received);
-        reached(self.voltage).max(reached(self.power))
+        self.times().map(Times::reached).max().unwrap_or(i64::MIN)
     }
 
     /// Event time of the newest of it.
     pub(crate) fn newest(&self) -> i64 {
-        self.voltage.event.max(self.power.event)
+        self.times().map(|times| times.event).max().unwrap_or(i64::MIN)
+    }
+}
+
+impl Times {
+    /// Nothing was ever measured.
+    pub(crate) const NEVER: Self = Self {
+        event: i64::MIN,
+        received: i64::MIN,
+    };
+
+    /// The moment spoken of, as far as the log's clock has come.
+    pub(crate) fn reached(self) -> i64 {
+        self.event.min(self.received)
     }
 }
 
@@ -201,6 +228,22 @@ pub(crate) fn voltage(meter: &Meter, said: &MeterSaid, age: u32) -> ([f64; 3], f
     (u, (meter.accuracy_v * mean).hypot(moved))
 }
 
+/// What a device that has estimated its area says of the root: voltages with one standard deviation, and powers, so many steps ago.
+pub(crate) fn published(boundary: &PublishedBoundary, age: u32) -> (([f64; 3], f64), PowerReading) {
+    let kept = (-f64::from(age) / MEMORY_MIN).exp();
+    let mean = boundary.voltage_v.iter().sum::<f64>() / 3.0;
+    let moved = VOLTAGE_SPREAD * mean * (1.0 - kept * kept).sqrt();
+    // a voltage sensor has one deviation for its phases
+    let sigma = ((0..3).map(|k| boundary.sigma(k).powi(2)).sum::<f64>() / 3.0).sqrt();
+    let power = UpPower {
+        p_w: boundary.active_w,
+        q_var: boundary.reactive_var,
+        p_sigma_w: std::array::from_fn(|k| boundary.sigma(3 + k)),
+        q_sigma_var: std::array::from_fn(|k| boundary.sigma(6 + k)),
+    };
+    ((boundary.voltage_v, sigma.hypot(moved)), aged_flow(&power, age))
+}
+
 /// How much a voltage moves within the memory of a load, as a share of itself.
 const VOLTAGE_SPREAD: f64 = 0.01;
 
@@ -234,6 +277,7 @@ mod tests {
             power: times,
             expected,
             is_dark: false,
+            published: None,
         }
     }
 

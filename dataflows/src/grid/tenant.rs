@@ -7,7 +7,7 @@ use flexmeter_grid::GridError;
 use flexmeter_grid::areas::{Entrance, Layout};
 use flexmeter_grid::bundle::Bundle;
 use flexmeter_grid::estimation::{EstimateOptions, Estimator};
-use flexmeter_grid::network::{Network, PerPhase};
+use flexmeter_grid::network::{Network, PerPhase, Terminal};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Most levels of areas: rounds of an epoch are counted in these.
@@ -164,6 +164,14 @@ impl Grid {
     /// Area of a meter, and its place among the area's meters.
     pub(crate) fn place(&self, meter: u32) -> Option<(u32, u32)> {
         self.place.get(meter as usize).copied()
+    }
+
+    /// Whether a meter sits where an area is entered and measures all phases there: only then can it speak for the area.
+    pub(crate) fn is_at_entrance(&self, meter: u32) -> bool {
+        self.bundle
+            .meters
+            .get(meter as usize)
+            .is_some_and(|meter| matches!(meter.terminal, Terminal::BranchTo(_)) && meter.phases == [0, 1, 2])
     }
 
     /// Indices of an area's meters.

@@ -6,6 +6,9 @@
 //! estimate would (to second order in the difference between the two voltages of the root); with variances alone they lose what the
 //! voltage tells about the power.
 //!
+//! A device may have estimated an area itself ([`super::published`]). It says magnitudes and powers, and nothing of angles; the upper
+//! area compares magnitudes then, whatever the angles are, so nothing is lost to second order either.
+//!
 //! # Source
 //! D4.6, section 7.2.2 (three levels: concentrator, LV, MV). The elimination of an area into a quadratic of its boundary is the
 //! same block elimination as within an area.
@@ -35,7 +38,8 @@ const EXACT: f64 = 1e-18;
 /// Per unit of the root's rated voltage and of a phase's base power.
 ///
 /// # Shape
-/// Rows of the covariance: real parts of the voltages by phase, imaginary parts, active powers, reactive powers; `4 * N` squared.
+/// Rows of the covariance: real parts of the voltages by phase, imaginary parts, active powers, reactive powers; `4 * N` squared. A message
+/// without angles has magnitudes as real parts, and nothing in the rows of the imaginary ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoundaryEstimate<const N: usize> {
     /// Voltages of the root by phase; phase a has angle zero.
@@ -45,9 +49,11 @@ pub struct BoundaryEstimate<const N: usize> {
     /// Covariance of both.
     pub covariance: Vec<Vec<f64>>,
     /// What was assumed of the angles, is in the covariance, and must not be passed up.
-    balance: Option<AngleReference<N>>,
+    pub(super) balance: Option<AngleReference<N>>,
     /// What was guessed of the voltage, likewise.
-    guess: Option<Voltage<N>>,
+    pub(super) guess: Option<Voltage<N>>,
+    /// Whether it says how the phases are turned against each other.
+    pub(super) has_angles: bool,
 }
 
 impl<const N: usize> BoundaryEstimate<N> {
@@ -66,7 +72,7 @@ impl<const N: usize> BoundaryEstimate<N> {
 
 impl<const N: usize> BoundaryEstimate<N> {
     /// How many numbers [`Self::to_numbers`] gives.
-    const N_NUMBERS: usize = 4 * N + 16 * N * N + 1 + N * N + 2 + N + 1 + 4 * N;
+    const N_NUMBERS: usize = 4 * N + 16 * N * N + 1 + N * N + 2 + N + 1 + 4 * N + 1;
 
     /// The whole message as numbers in a fixed order, to be sent elsewhere.
     pub fn to_numbers(&self) -> Vec<f64> {
@@ -89,6 +95,7 @@ impl<const N: usize> BoundaryEstimate<N> {
         for part in [guess.magnitude, guess.magnitude_weight, guess.angle, guess.angle_weight] {
             numbers.extend(part);
         }
+        numbers.push(f64::from(self.has_angles));
         numbers
     }
 
@@ -123,6 +130,7 @@ impl<const N: usize> BoundaryEstimate<N> {
             covariance,
             balance: has_balance.then_some(balance),
             guess: has_guess.then_some(guess),
+            has_angles: take(&mut rest) != 0.0,
         })
     }
 }
@@ -140,7 +148,9 @@ fn take_row<const N: usize>(numbers: &mut impl Iterator<Item = f64>) -> [f64; N]
 #[derive(Debug, Clone)]
 pub(super) struct Boundary<const N: usize> {
     pub(super) position: usize,
-    /// Voltages in the frame of phase a.
+    /// Whether voltages are in the frame of phase a, or else each in its own: magnitudes.
+    has_angles: bool,
+    /// Voltages in that frame.
     voltage: [C64; N],
     /// Injection (the negative of what flows into the area).
     power: [C64; N],
@@ -208,8 +218,9 @@ impl<const N: usize> Boundary<N> {
         if message.covariance.len() != 4 * N || message.covariance.iter().any(|row| row.len() != 4 * N) {
             return Err(refused("its covariance has another size than its phases"));
         }
-        // without the imaginary part of phase a, which is exact
-        let kept: Vec<usize> = (0..4 * N).filter(|&row| row != N).collect();
+        // without the imaginary part of phase a, which is exact, and without those that are not said
+        let is_exact = |row: usize| row == N || !message.has_angles && (N..2 * N).contains(&row);
+        let kept: Vec<usize> = (0..4 * N).filter(|&row| !is_exact(row)).collect();
         let size = kept.len();
         // what flows in counts as negative injection
         let sign = |row: usize| if row >= 2 * N { -1.0 } else { 1.0 };
@@ -228,7 +239,7 @@ impl<const N: usize> Boundary<N> {
             .or_else(|| scaled.try_inverse())
             .ok_or_else(|| refused("its boundary covariance has no inverse; more of its readings than one must tell about its root"))?;
         let information = DMatrix::from_fn(size, size, |row, column| inverse[(row, column)] * scale[row] * scale[column]);
-        let n_v = 2 * N - 1;
+        let n_v = size - 2 * N;
         let (vv, vs) = (information.view((0, 0), (n_v, n_v)), information.view((0, n_v), (n_v, 2 * N)));
         let ss = information.view((n_v, n_v), (2 * N, 2 * N)).into_owned();
         let variance = ss
@@ -236,18 +247,11 @@ impl<const N: usize> Boundary<N> {
             .ok_or_else(|| refused("the power at its boundary is not determined"))?;
         let slope = -(&variance * vs.transpose());
         let marginal = vv + vs * &slope;
-        // back to 2N columns, with nothing at the imaginary part of phase a
-        let wide = |index: usize| {
-            if index < N {
-                Some(index)
-            } else if index == N {
-                None
-            } else {
-                Some(index - 1)
-            }
-        };
+        // back to 2N columns, with nothing at the imaginary parts that were left out
+        let wide = |index: usize| kept.iter().position(|&row| row == index);
         Ok(Self {
             position,
+            has_angles: message.has_angles,
             voltage: message.voltage_pu,
             power: message.power_pu.map(|s| -s),
             information: RealMap::new(|row, column| match (wide(row), wide(column)) {
@@ -275,31 +279,55 @@ impl<const N: usize> Boundary<N> {
             })
         };
         let (information, variance) = ([&self.information, &other.information], [&self.variance, &other.variance]);
-        alike(&self.information, &other.information, information, information)
+        self.has_angles == other.has_angles
+            && alike(&self.information, &other.information, information, information)
             && alike(&self.variance, &other.variance, variance, variance)
             && alike(&self.slope, &other.slope, variance, information)
             && self.taken_back.map(|guess| guess.magnitude_weight) == other.taken_back.map(|guess| guess.magnitude_weight)
     }
 
-    /// Voltages in the frame of phase a, and the turn that leads there.
-    fn frame(u: &[C64; N]) -> ([C64; N], C64) {
-        let turn = u[0].conj() / u[0].norm();
-        (u.map(|u| u * turn), turn)
+    /// How many scalar readings its voltages are.
+    pub(super) fn n_voltages(&self) -> usize {
+        if self.has_angles { 2 * N - 1 } else { N }
     }
 
-    /// How far the voltages are from what the message says; the imaginary part of phase a is zero in its own frame.
+    /// Voltages in the frame of the message, and the turns that lead there.
+    fn frame(&self, u: &[C64; N]) -> ([C64; N], [C64; N]) {
+        let turns: [C64; N] = std::array::from_fn(|k| {
+            let own = if self.has_angles { u[0] } else { u[k] };
+            own.conj() / own.norm()
+        });
+        (std::array::from_fn(|k| u[k] * turns[k]), turns)
+    }
+
+    /// How far the voltages are from what the message says; a voltage has no imaginary part in its own frame.
     fn deviation(&self, framed: &[C64; N]) -> [C64; N] {
-        let mut deviation = std::array::from_fn(|k| framed[k] - self.voltage[k]);
-        deviation[0].im = 0.0;
-        deviation
+        self.in_frame(std::array::from_fn(|k| framed[k] - self.voltage[k]))
+    }
+
+    fn in_frame(&self, mut framed: [C64; N]) -> [C64; N] {
+        let n_own = if self.has_angles { 1 } else { N };
+        framed.iter_mut().take(n_own).for_each(|u| u.im = 0.0);
+        framed
     }
 
     /// The gradient by the voltages of a function whose gradient by the framed voltages is `g`.
-    fn pull_back(u: &[C64; N], framed: &[C64; N], turn: C64, g: &[C64; N]) -> [C64; N] {
-        let twist: f64 = (0..N).map(|k| (g[k].conj() * C64::I * framed[k]).re).sum();
-        let mut gradient = g.map(|g| g * turn.conj());
-        gradient[0] -= u[0] * C64::I * (twist / u[0].norm_sqr());
+    fn pull_back(&self, u: &[C64; N], framed: &[C64; N], turns: &[C64; N], g: &[C64; N]) -> [C64; N] {
+        let mut gradient = std::array::from_fn(|k| g[k] * turns[k].conj());
+        if self.has_angles {
+            let twist: f64 = (0..N).map(|k| (g[k].conj() * C64::I * framed[k]).re).sum();
+            gradient[0] -= u[0] * C64::I * (twist / u[0].norm_sqr());
+        }
         gradient
+    }
+
+    /// How the framed voltages move with the voltages.
+    fn moved(&self, u: &[C64; N], framed: &[C64; N], turns: &[C64; N], by: &[C64; N]) -> [C64; N] {
+        let turned = match self.has_angles {
+            true => (u[0].conj() * by[0]).im / u[0].norm_sqr(),
+            false => 0.0,
+        };
+        self.in_frame(std::array::from_fn(|k| by[k] * turns[k] - C64::I * framed[k] * turned))
     }
 
     fn estimated(&self, u: &[C64; N], n: &[C64; N], deviation: &[C64; N]) -> ([C64; N], [C64; N]) {
@@ -311,12 +339,12 @@ impl<const N: usize> Boundary<N> {
     /// `F1` and `F2` as in [`super::local`].
     pub(super) fn equations<const B: usize>(&self, x: &Column<B>) -> ([C64; N], [C64; N]) {
         let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
-        let (framed, turn) = Self::frame(&u);
+        let (framed, turns) = self.frame(&u);
         let deviation = self.deviation(&framed);
         let (power, m) = self.estimated(&u, &n, &deviation);
         let current: [C64; N] = std::array::from_fn(|k| (power[k] / u[k]).conj());
         let (own, from_power) = (self.information.times(&deviation), self.slope.transposed_times(&m));
-        let pulled = Self::pull_back(&u, &framed, turn, &std::array::from_fn(|k| own[k] + from_power[k]));
+        let pulled = self.pull_back(&u, &framed, &turns, &std::array::from_fn(|k| own[k] + from_power[k]));
         let mut f1 = to_sequences(&std::array::from_fn(|k| pulled[k] - m[k] * current[k]));
         if let Some(guess) = &self.taken_back {
             let gradient = voltage_gradient(guess, &voltages(x));
@@ -328,7 +356,7 @@ impl<const N: usize> Boundary<N> {
     /// Gauss-Newton derivative of the equations.
     pub(super) fn derivative<const B: usize>(&self, x: &Column<B>) -> Block<B> {
         let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
-        let (framed, turn) = Self::frame(&u);
+        let (framed, turns) = self.frame(&u);
         let (power, _) = self.estimated(&u, &n, &self.deviation(&framed));
         let mut block = super::block::zero();
         for column in 0..2 * N {
@@ -336,10 +364,8 @@ impl<const N: usize> Boundary<N> {
             unit[column / 2] = if column % 2 == 0 { C64::ONE } else { C64::I };
             let unit = to_phases(&unit);
             // a move of the voltages
-            let turned = (u[0].conj() * unit[0]).im / u[0].norm_sqr();
-            let mut moved: [C64; N] = std::array::from_fn(|k| unit[k] * turn - C64::I * framed[k] * turned);
-            moved[0].im = 0.0;
-            let f1 = Self::pull_back(&u, &framed, turn, &self.information.times(&moved));
+            let moved = self.moved(&u, &framed, &turns, &unit);
+            let f1 = self.pull_back(&u, &framed, &turns, &self.information.times(&moved));
             let d_power = self.slope.times(&moved);
             let f2: [C64; N] = std::array::from_fn(|k| ((d_power[k] - power[k] * unit[k] / u[k]) / u[k]).conj());
             let (f1, f2) = (to_sequences(&f1), to_sequences(&f2));
@@ -364,7 +390,7 @@ impl<const N: usize> Boundary<N> {
     /// The weighted sum of squares of what the message says against the state.
     pub(super) fn sum<const B: usize>(&self, x: &Column<B>) -> f64 {
         let (u, n) = (to_phases(&voltages(x)), to_phases(&multipliers(x)));
-        let deviation = self.deviation(&Self::frame(&u).0);
+        let deviation = self.deviation(&self.frame(&u).0);
         let (_, m) = self.estimated(&u, &n, &deviation);
         dot(&deviation, &self.information.times(&deviation)) + dot(&m, &self.variance.times(&m))
     }
@@ -416,6 +442,7 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 .iter()
                 .map(|&index| self.readings.voltages[index])
                 .find(|guess| guess.position == position),
+            has_angles: true,
         })
     }
 

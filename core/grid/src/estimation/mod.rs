@@ -16,6 +16,7 @@ mod incremental;
 mod local;
 mod observability;
 mod partial;
+mod published;
 mod readings;
 mod single;
 mod start;

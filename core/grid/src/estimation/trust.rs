@@ -197,10 +197,10 @@ impl<const N: usize, const B: usize> Estimator<N, B> {
                 .map(|v| usize::from(v.re == 0.0) + usize::from(v.im == 0.0))
                 .sum::<usize>();
         }
-        // a message's powers have been counted as exact injections; it also says all of a voltage but its angle, less the magnitudes
-        // where the area below has read none
+        // a message's powers have been counted as exact injections; it also says its voltages, less the magnitudes where the area below
+        // has read none
         for boundary in &self.gain.boundaries {
-            known += 2 * N - 1 - if boundary.taken_back.is_some() { N } else { 0 };
+            known += boundary.n_voltages() - if boundary.taken_back.is_some() { N } else { 0 };
         }
         let angles: isize = self.gain.references.iter().map(|reference| reference.n_readings).sum();
         known.saturating_add_signed(angles).saturating_sub(2 * N * self.state.len())

@@ -6,6 +6,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Body;
+use crate::boundary::PublishedBoundary;
 use crate::outcome::ReasonCode;
 use crate::quantity::Identifier;
 
@@ -29,6 +30,7 @@ enum Field {
     ResponseEventId,
     SpecificationToken,
     SiteToken,
+    Covariance,
 }
 
 /// Hash of everything a message says besides who and when. Fields are hashed one by one and added up, so their order is lost.
@@ -42,9 +44,10 @@ pub(super) fn content_hash(body: &Body<'_>, update_state: bool) -> u64 {
     let mut sum = mix(kind as u64, 0).wrapping_add(mix(Field::UpdateState as u64, u64::from(update_state)));
     let mut add = |hash: u64| sum = sum.wrapping_add(hash);
     match body {
-        Body::Measurements { good, bad } => {
+        Body::Measurements { good, bad, boundary } => {
             good.iter().for_each(|(identifier, value)| add(measurement(*identifier, *value)));
             bad.iter().for_each(|bad| add(bad.content_hash));
+            boundary.iter().for_each(|boundary| add(covariance(boundary)));
         }
         Body::Alert {
             alert_type,
@@ -83,6 +86,12 @@ pub(super) fn content_hash(body: &Body<'_>, update_state: bool) -> u64 {
 pub(super) fn bad_measurement(name: &str, reason: ReasonCode, raw_value: &[u8]) -> u64 {
     let value = xxh3_64_with_seed(raw_value, Field::BadValue as u64);
     mix(text(Field::BadMeasurement, name) ^ reason as u64, value)
+}
+
+/// The values are among the measurements; the order of names makes no difference here either.
+fn covariance(boundary: &PublishedBoundary) -> u64 {
+    let entries = boundary.covariance.iter().flatten().map(|entry| (entry + 0.0).to_bits());
+    entries.fold(Field::Covariance as u64, mix)
 }
 
 fn measurement(identifier: Identifier, value: f64) -> u64 {

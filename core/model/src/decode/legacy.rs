@@ -52,7 +52,10 @@ impl Decoder {
         };
         let mut request = Request::default();
         match request.read(&mut Lexer::new(entry), &mut self.scratch)? {
-            Field::Value(()) => request.judge(message_type, Cow::Borrowed(hardware_id), &self.scratch),
+            Field::Value(()) => {
+                request.read_covariance(&mut self.scratch);
+                request.judge(message_type, Cow::Borrowed(hardware_id), &self.scratch)
+            }
             Field::Wrong | Field::Absent => Err(Wrong::shape("the event is not an object")),
         }
     }

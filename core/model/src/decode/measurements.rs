@@ -39,7 +39,7 @@ impl Order {
 
 /// Reads the members into the scratch lists and says how many there were; those beyond [`MEASUREMENTS_MAX`] are only counted.
 pub(super) fn read(lexer: &mut Lexer<'_>, scratch: &mut Scratch) -> Result<Field<usize>, LexError> {
-    let Scratch { good, bad, order } = scratch;
+    let Scratch { good, bad, order, .. } = scratch;
     good.clear();
     bad.clear();
     if !lexer.take(b'{') {

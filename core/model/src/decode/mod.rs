@@ -21,9 +21,11 @@
 //! | a registration speaks for its own device | `identity_mismatch` | both ids |
 //!
 //! A measurement that is wrong in itself does not make the message wrong: it goes to the list of [`BadMeasurement`]s, with
-//! `unknown_identifier`, `not_a_number` (not a JSON number, or beyond what an `f64` holds) or `out_of_range`.
+//! `unknown_identifier`, `not_a_number` (not a JSON number, or beyond what an `f64` holds) or `out_of_range`. So does a covariance in the
+//! metadata of measurements that does not fit them; its name is `covariance`, and `wrong_shape` is a reason, too.
 
 mod content_hash;
+mod covariance;
 mod legacy;
 pub(crate) mod lexer;
 mod measurements;
@@ -32,9 +34,11 @@ mod request;
 
 use std::borrow::Cow;
 
+pub use covariance::COVARIANCE_LEN_MAX;
 pub use legacy::BATCH_EVENTS_MAX;
 pub use lexer::NESTING_MAX;
 
+use crate::boundary::PublishedBoundary;
 use crate::ids::HardwareId;
 use crate::outcome::{AlertLevel, ReasonCode};
 use crate::quantity::Identifier;
@@ -75,6 +79,8 @@ pub enum Body<'a> {
         good: &'a [(Identifier, f64)],
         /// The others; each name at most once.
         bad: &'a [BadMeasurement],
+        /// What the good ones say of an area's boundary, if their covariance is in the metadata.
+        boundary: Option<&'a PublishedBoundary>,
     },
     /// `DeviceAlert`.
     Alert {
@@ -110,7 +116,7 @@ pub enum Body<'a> {
 pub struct BadMeasurement {
     /// Its name as sent, cut at [`DETAIL_TEXT_LEN_MAX`].
     pub name: String,
-    /// `UnknownIdentifier`, `NotANumber` or `OutOfRange`.
+    /// `UnknownIdentifier`, `NotANumber` or `OutOfRange`; `WrongShape` for a covariance.
     pub reason: ReasonCode,
     /// The name alone; for `OutOfRange` also value, unit and range.
     pub detail: String,
@@ -190,6 +196,7 @@ impl From<LexError> for Wrong {
 struct Scratch {
     good: Vec<(Identifier, f64)>,
     bad: Vec<BadMeasurement>,
+    boundary: Option<PublishedBoundary>,
     order: measurements::Order,
 }
 
@@ -203,7 +210,7 @@ struct Scratch {
 /// let mut decoder = Decoder::new();
 /// let message = decoder.decode(payload)?;
 /// assert_eq!(message.hardware_id, "m-1");
-/// let Body::Measurements { good, bad } = message.body else { panic!("another body") };
+/// let Body::Measurements { good, bad, .. } = message.body else { panic!("another body") };
 /// assert_eq!((good[0].0.name(), good[0].1), ("electricity.voltage.rms.l1", 230.1));
 /// assert_eq!(bad[0].reason.as_str(), "unknown_identifier");
 /// # Ok::<(), flexmeter_model::decode::DecodeError>(())
@@ -228,6 +235,7 @@ impl Decoder {
         let mut lexer = Lexer::new(utf8(payload)?);
         let mut envelope = Envelope::default();
         let read = read_envelope(&mut lexer, &mut envelope, &mut self.scratch);
+        envelope.members.read_covariance(&mut self.scratch);
         let hardware_id = checked_hardware_id(envelope.hardware_id);
         let known = hardware_id.as_ref().ok().cloned();
         let scratch = &self.scratch;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::content_hash::content_hash;
+use super::covariance;
 use super::lexer::{LexError, Lexer, RawString};
 use super::{Body, Field, MEASUREMENTS_MAX, METADATA_MAX, Message, MessageType, Scratch, Wrong, cut, measurements};
 use crate::outcome::{AlertLevel, ReasonCode};
@@ -64,6 +65,14 @@ impl<'a> Request<'a> {
         Ok(Field::Value(()))
     }
 
+    /// Reads the covariance that measurements may have beside them; afterwards the scratch lists are complete.
+    pub(super) fn read_covariance(&self, scratch: &mut Scratch) {
+        scratch.boundary = None;
+        if let (Field::Value(_), Field::Value(RawObject(metadata))) = (self.n_measurements, self.metadata) {
+            covariance::read(metadata, scratch);
+        }
+    }
+
     /// Judges what was read as a message of its type.
     pub(super) fn judge(&self, message_type: MessageType, hardware_id: Cow<'a, str>, scratch: &'a Scratch) -> Result<Message<'a>, Wrong> {
         let body = match message_type {
@@ -76,6 +85,7 @@ impl<'a> Request<'a> {
                 Field::Value(_) => Body::Measurements {
                     good: &scratch.good,
                     bad: &scratch.bad,
+                    boundary: scratch.boundary.as_ref(),
                 },
                 Field::Wrong => return Err(Wrong::shape("request.measurements: expected an object")),
                 Field::Absent => return Err(Wrong::missing("request.measurements")),
