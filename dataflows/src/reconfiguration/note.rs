@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use flexmeter_model::TenantId;
-use flexmeter_model::operator::{Decision, value};
+use flexmeter_model::operator::{Decision, read_proposed, value};
 use flexmeter_model::outcome::{AcknowledgementRow, AlertRow, Device, SwitchRow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -63,6 +63,8 @@ pub(crate) struct Position {
 pub(crate) enum Event {
     /// A switch reports its position.
     Position { branch_id: i64, position: Position },
+    /// The platform proposes: the metadata of its record, which are known to be good.
+    Proposed(Vec<(String, String)>),
     /// An operator has decided.
     Decided { accepts: bool, proposal: String, by: String },
     /// A device has turned a command down.
@@ -129,6 +131,7 @@ fn of_alert<'a>(alert: &'a AlertRow, grids: &Grids) -> Option<(&'a Device, Place
         },
         Some(_) => return None,
         None if alert.alert_type == "switch.position" => position(alert, grids)?,
+        None if read_proposed(alert).is_some() => Event::Proposed(alert.metadata.clone()),
         None => return None,
     };
     Some((&alert.device, place, event))
