@@ -20,6 +20,7 @@ mod report;
 mod retention;
 mod secrets;
 mod sql;
+mod suggestions;
 mod supervision;
 mod up;
 
