@@ -497,6 +497,44 @@ fn a_grid_can_come_be_replaced_and_go_while_the_engine_runs() {
     run.engine.shutdown().unwrap();
 }
 
+#[test]
+fn an_outage_of_a_grid_before_this_one_is_closed_and_says_why() {
+    let first = district(SMALL, 13);
+    // the same places with other meters
+    let mut bundle = first.bundle.clone();
+    for meter in &mut bundle.meters {
+        meter.hardware_id.insert(0, 'N');
+    }
+    let second = Arc::new(Grid::new(bundle).unwrap());
+    let dark = customers(&first, "-lv0-c1");
+    let gasps: Vec<Logged> = dark.iter().map(|name| gasp(name, START + SECOND, START + 2 * SECOND)).collect();
+    let check = |run: &Run, when: &str| {
+        let row = run.views.only();
+        assert_eq!((row.closed_because, row.n_customers), (Some("grid_replaced"), 3), "{when}");
+        assert_eq!(
+            (row.closed_at.unwrap().micros(), &*row.area),
+            (START + 4 * SECOND, "mv1/lv0/c1"),
+            "{when}"
+        );
+    };
+    let mut run = Run::start(config(Some(&first.grid()), 2), Vec::new(), Blocks::default());
+    run.feed(&gasps);
+    run.feed(&beat(START + 4 * SECOND));
+    assert_eq!(run.views.open().count(), 1);
+    let (snapshots, blocks) = (run.engine.snapshot().unwrap(), run.blocks.clone());
+    run.engine.set_grid(&tenant(), Some(second.clone())).unwrap();
+    run.feed(&beat(START + 5 * SECOND));
+    check(&run, "while it runs");
+    run.engine.shutdown().unwrap();
+    let mut run = Run::start(config(Some(&second), 3), snapshots, blocks);
+    run.feed(&beat(START + 5 * SECOND));
+    check(&run, "at a start");
+    let snapshots = run.engine.snapshot().unwrap();
+    let again = Run::start(config(Some(&second), 1), snapshots, run.blocks.clone());
+    check(&again, "after that");
+    again.engine.shutdown().unwrap();
+}
+
 // ---- a storm
 
 /// A hundred substations lose supply at once; half of the gasps are lost, a fifth comes twice. The rest of the district goes on reporting.

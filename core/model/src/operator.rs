@@ -23,6 +23,9 @@ pub const FAULT_LOCATED: &str = "fault.located";
 /// Alert type of a proposal to switch otherwise; made by [`proposed`] and read by [`read_proposed`].
 pub const RECONFIGURATION_PROPOSED: &str = "reconfiguration.proposed";
 
+/// Alert type of another grid of the tenant; made by [`grid_replaced`].
+pub const GRID_REPLACED: &str = "grid.replaced";
+
 /// What an operator has decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Decision {
@@ -84,6 +87,16 @@ pub fn located(id: &str, at: EventTime, metadata: Vec<(String, String)>) -> Devi
     if let DeviceRequest::Alert(alert) = &mut message.request {
         alert.metadata = metadata;
         alert.metadata.push(("subject".to_owned(), id.to_owned()));
+    }
+    message
+}
+
+/// The message that an operator has put another grid in place, for the record: nothing is derived from it. `fingerprint` names the bundle.
+#[must_use]
+pub fn grid_replaced(fingerprint: &str, by: &str, at: EventTime) -> DeviceMessage {
+    let mut message = DeviceMessage::alert(OPERATOR, Some(at), GRID_REPLACED, AlertLevel::Info);
+    if let DeviceRequest::Alert(alert) = &mut message.request {
+        alert.metadata = vec![("subject".to_owned(), fingerprint.to_owned()), ("by".to_owned(), by.to_owned())];
     }
     message
 }

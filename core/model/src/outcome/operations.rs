@@ -43,7 +43,7 @@ pub struct OutageRow {
     pub reported_at: EventTime,
     /// When the last customer had supply again; `None` while it is open.
     pub closed_at: Option<EventTime>,
-    /// Why it is over: `restored`, `not_confirmed`, `switched`, `merged` or `operator`; `None` while it is open.
+    /// Why it is over: `restored`, `not_confirmed`, `switched`, `merged`, `operator` or `grid_replaced`; `None` while it is open.
     pub closed_because: Option<&'static str>,
     /// Posterior probability of the device and its alternatives, 0 to 1.
     pub confidence: f64,
