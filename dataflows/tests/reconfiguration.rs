@@ -8,6 +8,7 @@ mod recording;
 mod ring;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use flexmeter_dataflows::{EngineConfig, ReconfigurationConfig};
 use flexmeter_grid::reconfiguration::{Options, reconfigure};
@@ -399,11 +400,21 @@ fn random_decisions_and_reports_come_to_the_same_with_and_without_restarts() {
         let grid = ring.grid();
         let configs: Vec<_> = [2, 1, 3].map(|n| config(&grid, n, &settings)).into_iter().collect();
         let mut run = Run::start(configs[0].clone());
+        let mut under_way: Vec<Arc<Suggestion>> = Vec::new();
         for half_minute in 0..50 {
             let now = START + half_minute * MINUTE / 2;
             let mut messages = ring.readings(now);
             messages.extend(random_messages(&run, &mut ring, &mut rng, now + SECOND));
-            run.feed(messages, now + 2 * SECOND);
+            messages.extend(under_way.drain(..).map(|suggestion| record(&suggestion, now + SECOND)));
+            run.feed_logged(messages, now + 2 * SECOND);
+            // the append is late, fails, succeeds twice, or is as it should be
+            let fate = rng.below(8);
+            if fate <= 1 {
+                under_way.clone_from(&run.suggestions);
+            }
+            if fate >= 1 && fate != 2 {
+                run.append(now + 2 * SECOND);
+            }
         }
         let states = run.views.states();
         println!("seed {seed}: {states:?}");

@@ -9,10 +9,11 @@ mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use district::{District, SMALL, Size, district, position};
-use flexmeter_dataflows::Grid;
+use flexmeter_dataflows::{Engine, Grid};
 use flexmeter_model::EventTime;
 use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::partition_of;
@@ -495,6 +496,33 @@ fn a_grid_can_come_be_replaced_and_go_while_the_engine_runs() {
     run.feed(&beat(START + 7 * SECOND));
     assert_eq!(run.views, Views::default());
     run.engine.shutdown().unwrap();
+}
+
+#[test]
+fn a_grid_that_comes_later_begins_with_what_its_switches_have_said() {
+    let grid = district(SMALL, 3).grid();
+    let mut run = Run::start(config(None, 2), Vec::new(), Blocks::default());
+    run.feed(&[position("SW-mv1", START, false), position("SW-mv1", START - MINUTE, true)]);
+    run.feed(&beat(START + SECOND));
+    let mut snapshots = run.engine.snapshot().unwrap();
+    run.engine.shutdown().unwrap();
+    for n_workers in [2, 1, 3] {
+        let (sender, closed) = sync_channel(4);
+        let mut engine = Engine::start(config(Some(&grid), n_workers), snapshots, sender).unwrap();
+        let outcome = closed.recv().unwrap().grid;
+        let reported = outcome.switches.iter().filter(|row| row.since.is_some());
+        let reported: Vec<(&str, bool)> = reported.map(|row| (row.by.as_str(), row.closed)).collect();
+        assert_eq!(reported, [("SW-mv1", false)]);
+        let served = outcome.reliability.iter().filter_map(|change| change.new.as_ref());
+        assert_eq!(
+            served.map(|row| row.n_customers).sum::<u64>(),
+            8,
+            "two of three streets are switched off"
+        );
+        assert!(outcome.outages.is_empty());
+        snapshots = engine.snapshot().unwrap();
+        engine.shutdown().unwrap();
+    }
 }
 
 #[test]

@@ -295,9 +295,14 @@ impl Run {
     /// Feeds messages; then log time goes on in every partition. What the engine suggests goes into the log at once, as the platform does it.
     pub(crate) fn feed(&mut self, messages: Vec<Logged>, until: i64) {
         self.feed_logged(messages, until);
-        let records: Vec<Logged> = self.suggestions.iter().map(|suggestion| record(suggestion, until)).collect();
+        self.append(until);
+    }
+
+    /// Puts what the engine has suggested into the log.
+    pub(crate) fn append(&mut self, at: i64) {
+        let records: Vec<Logged> = self.suggestions.iter().map(|suggestion| record(suggestion, at)).collect();
         if !records.is_empty() {
-            self.feed_logged(records, until + 1);
+            self.feed_logged(records, at + 1);
         }
     }
 
