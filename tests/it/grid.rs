@@ -65,7 +65,7 @@ async fn a_grid_that_is_put_over_rest_takes_over_and_stays() {
     let (status, stored) = server.put("/api/v1/grid", &put(&body)).await;
     assert_eq!(status, 202, "{stored}");
     let stored: Value = serde_json::from_str(&stored).unwrap();
-    assert_eq!((&stored["nNodes"], &stored["areas"]), (&json!(4), &json!(["mv1/lv1", "mv1"])));
+    assert_eq!((&stored["nNodes"], &stored["areas"]), (&json!(4), &json!(["mv1", "mv1/lv1"])));
     server.wait_for_count(HEARD, 4, DEADLINE).await;
     // it is on record who did that
     let fingerprint = stored["fingerprint"].as_str().unwrap();

@@ -112,14 +112,14 @@ pub(super) fn hear<'scope>(
         links: BTreeMap::new(),
         log_us: intakes.iter().map(|(&partition, intake)| (partition, intake.log_time)).collect(),
     };
-    let meters = states.meters.clone();
+    ears.renew(&grids.borrow());
+    let remembered = ears.remember(&states.meters.borrow(), &grids.borrow());
     accepted.unary(Pipeline, "hear", |start, _| {
-        let mut start = Some(start);
+        let mut start = Some((start, remembered));
         move |input, output| {
             let grids = grids.borrow();
-            if let Some(start) = start.take().filter(|_| !grids.is_empty()) {
-                ears.renew(&grids);
-                output.session(&start).give_container(&mut ears.remember(&meters.borrow(), &grids));
+            if let Some((start, mut remembered)) = start.take() {
+                output.session(&start).give_container(&mut remembered);
             }
             input.for_each_stamp(|time, containers| {
                 let mut heard = Vec::new();

@@ -74,20 +74,22 @@ pub(crate) enum Event {
 /// Picks out of the accepted records what concerns reconfigurations. At the start it says how far the restored partitions are.
 pub(crate) fn notes<'scope>(
     accepted: StreamVec<'scope, u64, Rc<Accepted>>,
-    intakes: PerPartition<Intake>,
+    intakes: &PerPartition<Intake>,
     grids: Rc<RefCell<Grids>>,
     n_partitions: u32,
 ) -> StreamVec<'scope, u64, Note> {
     let n_workers = accepted.scope().peers();
+    // taken down now: when the operator runs first, the records of the first epoch may have been decoded
+    let restored: Vec<Note> = intakes
+        .borrow()
+        .iter()
+        .flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers))
+        .collect();
     accepted.unary(Pipeline, "notes", |start, _| {
-        let mut start = Some(start);
+        let mut start = Some((start, restored));
         move |accepted, output| {
-            if let Some(start) = start.take() {
-                let intakes = intakes.borrow();
-                let clocks = intakes
-                    .iter()
-                    .flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers));
-                output.session(&start).give_iterator(clocks);
+            if let Some((start, mut restored)) = start.take() {
+                output.session(&start).give_container(&mut restored);
             }
             accepted.for_each_stamp(|time, containers| {
                 let grids = grids.borrow();

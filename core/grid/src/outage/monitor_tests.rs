@@ -404,6 +404,8 @@ fn an_outage_whose_points_are_all_no_more_says_why_it_is_over() {
     let mut case = Case::new();
     case.gasps(0..3);
     case.gasps(20..24);
+    // those between the two have supply
+    case.readings(10..20, 1);
     case.expect(&[(branch(102), 14), (branch(104), 10)]);
     // a grid without half of the one and all of the other
     case.supply_of(5..20);
