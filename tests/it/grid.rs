@@ -36,7 +36,7 @@ async fn send_readings(connection: &mut Connection) {
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A meter counts as heard when its reading is taken as it is.
-const HEARD: &str = "SELECT CAST(sum(n) AS BIGINT) FROM
+const HEARD: &str = "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM
     (SELECT DISTINCT ON (area) n_measurements AS n FROM grid_quality ORDER BY area, event_time DESC)";
 /// The newest rows: a minute may end between two readings, and then there is a past.
 const STATE: &str = "SELECT DISTINCT ON (node_id, quantity, phase) area, node_id, phase, quantity, value, sigma, event_time

@@ -144,7 +144,11 @@ async fn a_proposal_that_was_seen_is_the_one_that_is_carried_out_whatever_dies_m
     assert_eq!(plan, expected);
 
     server.start();
-    assert_eq!(proposals(&server).await, [seen.clone()], "the same one, in all its parts");
+    assert_eq!(
+        proposals(&server).await,
+        std::slice::from_ref(&seen),
+        "the same one, in all its parts"
+    );
     let id = text(&seen["proposalId"]);
     let mut field = connect(&server).await;
     field.subscribe("flexmeter/default/+/commands").await.unwrap();
