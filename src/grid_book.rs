@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use flexmeter_model::TenantId;
 use flexmeter_queries::rest::grid::{BundleDoor, BundleFiles, BundleRefusal, Stored};
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::bundles::{Grids, TenantGrid, read};
@@ -110,7 +111,7 @@ impl GridBook {
             let _ = std::fs::remove_dir_all(&bundle);
             BundleRefusal::Bundle(reason)
         })?;
-        let stored = stored(&grid);
+        let stored = stored(&grid, fingerprint(files));
         make_current(&of_tenant, &bundle).map_err(not_stored)?;
         let mut grids = Grids::clone(&self.grids.load());
         grids.insert(tenant.clone(), grid);
@@ -120,8 +121,19 @@ impl GridBook {
     }
 }
 
-fn stored(grid: &TenantGrid) -> Stored {
+/// Lengths are part of it, so that no text can pass for the end of one file and the beginning of another.
+fn fingerprint(files: &BundleFiles) -> String {
+    let mut hash = Sha256::new();
+    for text in files.iter().flat_map(|(name, text)| [name, text]) {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn stored(grid: &TenantGrid, fingerprint: String) -> Stored {
     Stored {
+        fingerprint,
         n_nodes: grid.shown.nodes.len(),
         n_branches: grid.shown.branches.len(),
         n_meters: grid.shown.meters.len(),
@@ -223,6 +235,7 @@ mod tests {
         for n_puts in 1..=2 {
             let stored = book.put(&tenant, &example()).unwrap();
             assert_eq!((stored.n_nodes, *renewed.borrow()), (4, n_puts));
+            assert_eq!((stored.fingerprint.len(), &stored.fingerprint), (64, &fingerprint(&example())));
         }
         assert_eq!(entries(&scratch.path().join("grids/default")).unwrap(), ["bundle-2", "current"]);
         assert!(open(scratch.path()).grids().engine.contains_key(&tenant));

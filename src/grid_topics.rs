@@ -2,6 +2,8 @@
 //! of its switches has or, at a top area, a proposal to switch otherwise; `…/grid/{area}/outages` and `…/grid/{area}/faults`. And
 //! [`commands`] to switches.
 //!
+//! Suggestions to switch otherwise go another way, into the log: [`crate::suggestions`].
+//!
 //! The distributor leaves news here and never waits: of each topic only the newest is kept, and it goes out at most once in
 //! [`TOPIC_EVERY`]. Messages are retained, so whoever subscribes later begins with the newest; commands are not.
 
@@ -26,6 +28,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::grid_book::GridBook;
+use crate::suggestions::Suggestions;
 
 use commands::Commands;
 use operations::ByArea;
@@ -42,6 +45,7 @@ pub(crate) struct GridNews {
     is_current: AtomicBool,
     waiting: Mutex<Waiting>,
     came: Notify,
+    suggestions: Suggestions,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +80,7 @@ impl GridNews {
     /// Another engine begins to tell everything anew.
     pub(crate) fn begin(&self) {
         self.is_current.store(false, Ordering::Release);
+        self.suggestions.forget();
         *self.waiting.lock() = Waiting {
             begins: true,
             ..Waiting::default()
@@ -90,8 +95,16 @@ impl GridNews {
         }
     }
 
+    /// What the engine suggests, for whoever puts it into the log.
+    pub(crate) fn suggestions(&self) -> &Suggestions {
+        &self.suggestions
+    }
+
     /// Takes over what an epoch says about grids.
     pub(crate) fn post(&self, outcome: &GridOutcome) {
+        if self.is_current.load(Ordering::Acquire) {
+            self.suggestions.post(&outcome.suggestions);
+        }
         if outcome.is_empty() || !self.is_heard {
             return;
         }

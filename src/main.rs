@@ -21,6 +21,7 @@ mod report;
 mod retention;
 mod secrets;
 mod sql;
+mod suggestions;
 mod supervision;
 mod up;
 

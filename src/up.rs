@@ -16,7 +16,7 @@ use flexmeter_connectors::mqtt::login::{Logins, PlatformKey};
 use flexmeter_model::TenantId;
 use flexmeter_model::message::DeviceMessage;
 use flexmeter_model::operator::OPERATOR;
-use flexmeter_model::record::RecordKind;
+use flexmeter_model::record::{PAYLOAD_LEN_MAX, RecordKind};
 use flexmeter_queries::auth::{AuthConfig, Authenticator};
 use flexmeter_queries::catalog::{HistorySource, HistoryView};
 use flexmeter_queries::flight::{FlightConfig, FlightTls};
@@ -250,6 +250,10 @@ impl Platform {
             Arc::clone(&live),
             Arc::clone(&history),
         )?;
+        let (door, until) = (log_door(Arc::clone(&self.log)), stopped.clone());
+        let suggesting = Arc::clone(news);
+        self.servers
+            .push(tokio::spawn(async move { suggesting.suggestions().propose(door, until).await }));
         let street = Street::start(parts, book.renewed())?;
         let mut progress = street.progress.clone();
         let trouble = Arc::clone(&street.trouble);
@@ -344,6 +348,10 @@ fn log_door(log: Arc<dyn InboundLog>) -> LogDoor {
         let log = Arc::clone(&log);
         Box::pin(async move {
             let payload = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
+            if payload.len() > PAYLOAD_LEN_MAX {
+                // the engine would only reject it
+                return Err(format!("it has {} bytes, the limit is {PAYLOAD_LEN_MAX}", payload.len()));
+            }
             let record = NewRecord {
                 kind: RecordKind::Message,
                 tenant,

@@ -49,7 +49,7 @@ pub enum CheckpointError {
 }
 
 /// Version of the format.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 const MAGIC: &[u8; 8] = b"FLXPART\n";
 const CRC_LEN: usize = 4;
 
@@ -121,6 +121,15 @@ impl Writer {
 
     pub(crate) fn text(&mut self, text: &str) {
         self.raw(text.as_bytes());
+    }
+
+    /// Metadata of an alert.
+    pub(crate) fn pairs(&mut self, pairs: &[(String, String)]) {
+        self.len(pairs.len());
+        for (name, value) in pairs {
+            self.text(name);
+            self.text(value);
+        }
     }
 
     /// Bytes that somebody else makes sense of.
@@ -230,6 +239,15 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn text(&mut self) -> Result<&'a str, CheckpointError> {
         std::str::from_utf8(self.raw()?).map_err(|_| CheckpointError::Value { what: "text" })
+    }
+
+    /// Metadata as [`Writer::pairs`] wrote it.
+    pub(crate) fn pairs(&mut self) -> Result<Vec<(String, String)>, CheckpointError> {
+        let mut pairs = Vec::new();
+        for _ in 0..self.len(2)? {
+            pairs.push((self.text()?.to_owned(), self.text()?.to_owned()));
+        }
+        Ok(pairs)
     }
 
     /// Bytes as [`Writer::raw`] wrote them.

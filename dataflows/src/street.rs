@@ -84,7 +84,7 @@ pub(crate) fn build(
     let check_us = config.reconfiguration.check_us;
     let areas = levels(mail, grids.clone(), config.estimation, check_us, outlet.faults.clone());
     let outages = outages(accepted.clone(), news, states, grids.clone(), config);
-    let from_log = notes(accepted.clone(), states.intakes.clone(), grids.clone(), config.n_partitions);
+    let from_log = notes(accepted.clone(), &states.intakes, grids.clone(), config.n_partitions);
     let from_areas = areas_to_notes(areas.clone(), grids.clone(), config.n_partitions);
     let notes = scope.concatenate([from_log, from_areas]);
     let proposals = reconfiguration(notes, states.reconfigurations.clone(), grids, config.clone(), outlet.faults.clone());

@@ -8,15 +8,16 @@ mod recording;
 mod ring;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use flexmeter_dataflows::ReconfigurationConfig;
+use flexmeter_dataflows::{EngineConfig, ReconfigurationConfig};
 use flexmeter_grid::reconfiguration::{Options, reconfigure};
 use flexmeter_model::EventTime;
 use flexmeter_model::operator::{Decision, fault_metadata, located};
-use flexmeter_model::outcome::FaultRow;
+use flexmeter_model::outcome::{FaultRow, Suggestion};
 use generator::{MINUTE, Rng, SECOND};
-use recording::Logged;
-use ring::{LINES, Ring, Run, START, answer, config, decision, quick, report, ring, tenant};
+use recording::{Blocks, Logged};
+use ring::{LINES, Ring, Run, START, answer, config, decision, quick, record, report, ring, tenant};
 
 const ACCEPT: Decision = Decision::AcceptReconfiguration;
 const REJECT: Decision = Decision::RejectReconfiguration;
@@ -36,6 +37,17 @@ fn executing(ring: &Ring) -> (Run, i64) {
     (run, now)
 }
 
+/// The whole log again, from its start: in one epoch, and in epochs of random length.
+fn check_recut(run: &Run, configs: &[EngineConfig], rng: &mut Rng, what: &str) {
+    let nothing = || (Vec::new(), Blocks::default());
+    let whole = Run::recut(configs[0].clone(), nothing(), &run.fed, || false);
+    assert_eq!(whole.views, run.views, "{what}: in one epoch");
+    for config in configs {
+        let pieces = Run::recut(config.clone(), nothing(), &run.fed, || rng.one_in(7));
+        assert_eq!(pieces.views, run.views, "{what}: in other epochs");
+    }
+}
+
 fn check_end(run: &Run, state: &str, reason: Option<&str>) {
     let row = run.proposal().1;
     assert_eq!((row.state, row.reason), (state, reason));
@@ -51,7 +63,9 @@ fn a_saving_that_stays_for_the_dwell_time_becomes_a_proposal_as_good_as_the_trut
     let (id, row) = run.proposal();
     assert_eq!(id, (START + 5 * MINUTE).to_string());
     assert_eq!((row.state, row.reason, &row.decided_by, row.n_done), ("proposed", None, &None, 0));
-    assert_eq!(row.expires_at.micros(), START + 15 * MINUTE);
+    // it begins with its record, a microsecond after the readings
+    assert_eq!(row.proposed_at.micros(), START + 5 * MINUTE + 1);
+    assert_eq!(row.expires_at.micros(), START + 15 * MINUTE + 1);
     let truth = ring.truth();
     let switches: Vec<usize> = LINES.skip(1).map(|id| truth.branch_index(id).unwrap()).collect();
     let best = reconfigure(&truth, &switches, &Options::default()).unwrap();
@@ -226,8 +240,9 @@ fn a_restart_at_any_step_with_any_number_of_workers_changes_nothing() {
     let grid = ring().grid();
     let configs: Vec<_> = [1, 2, 3].map(|n| config(&grid, n, &quick())).into_iter().collect();
     let whole = Run::again(&fed, &configs[..1], &BTreeSet::new());
+    check_recut(&whole, &configs, &mut Rng::new(7), "a story");
     let always = Run::again(&fed, &configs, &(1..fed.len()).collect());
-    always.views.check_same(&whole.views, "a restart before every epoch");
+    assert_eq!(always.views, whole.views, "a restart before every epoch");
 }
 
 #[test]
@@ -237,7 +252,7 @@ fn a_restarted_engine_says_again_which_command_waits() {
     for n_workers in [1, 3, 2, 1, 2, 3] {
         let before = run.views.clone();
         run = run.restart(config(&ring.grid(), n_workers, &quick()));
-        run.views.check_same(&before, "epoch 0 tells all of it");
+        assert_eq!(run.views, before, "epoch 0 tells all of it");
         let Some((_, branch_id, close)) = run.command() else { break };
         ring.operate(branch_id, close);
         now += SECOND;
@@ -258,8 +273,82 @@ fn a_replay_that_reads_the_partitions_unevenly_comes_to_the_same() {
     check_end(&run, "done", None);
     for n_workers in [1, 2, 3] {
         let replayed = Run::replay(config(&ring.grid(), n_workers, &quick()), checkpoint.clone(), &run.fed[n_before..]);
-        replayed.views.check_same(&run.views, "one partition after the other");
+        assert_eq!(replayed.views, run.views, "one partition after the other");
     }
+}
+
+#[test]
+fn a_replay_from_before_a_proposal_meets_the_same_one() {
+    let mut ring = ring();
+    let mut run = Run::start(config(&ring.grid(), 2, &quick()));
+    let now = START + 3 * MINUTE;
+    for minute in 0..3 {
+        run.feed(ring.readings(START + minute * MINUTE), START + minute * MINUTE + 1);
+    }
+    let checkpoint = run.snapshot();
+    let n_before = run.fed.len();
+    let now = run.until_proposal(&ring, now);
+    let id = run.proposal().0.to_owned();
+    // the process ends here; what it has told is out, and somebody decides by it
+    let killed = run.views.clone();
+    let fed = run.fed.split_off(n_before);
+    for n_workers in [1, 2, 3] {
+        let config = config(&ring.grid(), n_workers, &quick());
+        let mut run = Run::recut(config, checkpoint.clone(), &fed, || false);
+        assert_eq!(run.views, killed, "one look instead of three");
+        run.feed(vec![decision(ACCEPT, &id, now)], now + 1);
+        assert_eq!(run.proposal().1.state, "executing");
+        if n_workers == 3 {
+            run.carry_out(&mut ring, now);
+            check_end(&run, "done", None);
+        }
+    }
+}
+
+#[test]
+fn what_is_suggested_is_suggested_again_until_the_log_has_it() {
+    let ring = ring();
+    let mut run = Run::start(config(&ring.grid(), 2, &quick()));
+    let mut suggested = Vec::new();
+    for minute in 0..9 {
+        let now = START + minute * MINUTE;
+        run.feed_logged(ring.readings(now), now + 1);
+        suggested.extend(run.suggestions.first().cloned());
+    }
+    assert!(run.views.reconfigurations.is_empty(), "nobody has put it into the log");
+    let ids: Vec<i64> = suggested.iter().map(|suggestion| suggestion.id as i64).collect();
+    assert_eq!(ids, [5, 6, 7, 8].map(|minute| START + minute * MINUTE), "every look");
+    // all of them arrive in the end, the last one twice; the first one counts
+    let now = START + 8 * MINUTE + 2;
+    let mut records: Vec<Logged> = suggested.iter().map(|suggestion| record(suggestion, now)).collect();
+    records.push(records[3].clone());
+    run.feed_logged(records, now + 1);
+    assert_eq!(run.views.states(), ["proposed"]);
+    assert_eq!((run.proposal().0, run.suggestions.len()), (ids[0].to_string().as_str(), 0));
+    run.feed(ring.readings(START + 9 * MINUTE), START + 9 * MINUTE + 1);
+    assert_eq!((run.views.states(), run.suggestions.len()), (vec!["proposed"], 0));
+}
+
+#[test]
+fn a_plan_for_positions_or_a_grid_of_before_is_no_proposal() {
+    let ring = ring();
+    let mut run = Run::start(config(&ring.grid(), 2, &quick()));
+    for minute in 0..6 {
+        run.feed_logged(ring.readings(START + minute * MINUTE), START + minute * MINUTE + 1);
+    }
+    let suggestion = run.suggestions[0].clone();
+    let now = START + 5 * MINUTE + SECOND;
+    let other_grid = Suggestion {
+        grid_mark: suggestion.grid_mark ^ 1,
+        ..Suggestion::clone(&suggestion)
+    };
+    run.feed_logged(vec![record(&other_grid, now)], now + 1);
+    assert!(run.views.reconfigurations.is_empty());
+    // the switch moves while the record is on its way
+    run.feed_logged(vec![report(11, now + 1, false), record(&suggestion, now + 2)], now + 3);
+    assert!(run.views.reconfigurations.is_empty());
+    run.feed_logged(vec![report(11, now + 4, true), record(&suggestion, now + 5)], now + 6);
+    assert!(run.views.reconfigurations.is_empty(), "the same message twice is one message");
 }
 
 /// Whatever happens to it: decisions, reports and answers that fit and that do not, silence.
@@ -311,11 +400,21 @@ fn random_decisions_and_reports_come_to_the_same_with_and_without_restarts() {
         let grid = ring.grid();
         let configs: Vec<_> = [2, 1, 3].map(|n| config(&grid, n, &settings)).into_iter().collect();
         let mut run = Run::start(configs[0].clone());
+        let mut under_way: Vec<Arc<Suggestion>> = Vec::new();
         for half_minute in 0..50 {
             let now = START + half_minute * MINUTE / 2;
             let mut messages = ring.readings(now);
             messages.extend(random_messages(&run, &mut ring, &mut rng, now + SECOND));
-            run.feed(messages, now + 2 * SECOND);
+            messages.extend(under_way.drain(..).map(|suggestion| record(&suggestion, now + SECOND)));
+            run.feed_logged(messages, now + 2 * SECOND);
+            // the append is late, fails, succeeds twice, or is as it should be
+            let fate = rng.below(8);
+            if fate <= 1 {
+                under_way.clone_from(&run.suggestions);
+            }
+            if fate >= 1 && fate != 2 {
+                run.append(now + 2 * SECOND);
+            }
         }
         let states = run.views.states();
         println!("seed {seed}: {states:?}");
@@ -328,7 +427,8 @@ fn random_decisions_and_reports_come_to_the_same_with_and_without_restarts() {
         );
         let cut: BTreeSet<usize> = (0..8).map(|_| 1 + rng.below(run.fed.len() as u64 - 1) as usize).collect();
         let again = Run::again(&run.fed, &configs, &cut);
-        again.views.check_same(&run.views, &format!("seed {seed}"));
+        assert_eq!(again.views, run.views, "seed {seed}");
+        check_recut(&run, &configs, &mut rng, &format!("seed {seed}"));
     }
     assert!(["rejected", "done", "failed"].iter().all(|state| met.contains(state)), "{met:?}");
 }

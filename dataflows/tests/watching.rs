@@ -9,10 +9,11 @@ mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use district::{District, SMALL, Size, district, position};
-use flexmeter_dataflows::Grid;
+use flexmeter_dataflows::{Engine, Grid};
 use flexmeter_model::EventTime;
 use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::partition_of;
@@ -495,6 +496,71 @@ fn a_grid_can_come_be_replaced_and_go_while_the_engine_runs() {
     run.feed(&beat(START + 7 * SECOND));
     assert_eq!(run.views, Views::default());
     run.engine.shutdown().unwrap();
+}
+
+#[test]
+fn a_grid_that_comes_later_begins_with_what_its_switches_have_said() {
+    let grid = district(SMALL, 3).grid();
+    let mut run = Run::start(config(None, 2), Vec::new(), Blocks::default());
+    run.feed(&[position("SW-mv1", START, false), position("SW-mv1", START - MINUTE, true)]);
+    run.feed(&beat(START + SECOND));
+    let mut snapshots = run.engine.snapshot().unwrap();
+    run.engine.shutdown().unwrap();
+    for n_workers in [2, 1, 3] {
+        let (sender, closed) = sync_channel(4);
+        let mut engine = Engine::start(config(Some(&grid), n_workers), snapshots, sender).unwrap();
+        let outcome = closed.recv().unwrap().grid;
+        let reported = outcome.switches.iter().filter(|row| row.since.is_some());
+        let reported: Vec<(&str, bool)> = reported.map(|row| (row.by.as_str(), row.closed)).collect();
+        assert_eq!(reported, [("SW-mv1", false)]);
+        let served = outcome.reliability.iter().filter_map(|change| change.new.as_ref());
+        assert_eq!(
+            served.map(|row| row.n_customers).sum::<u64>(),
+            8,
+            "two of three streets are switched off"
+        );
+        assert!(outcome.outages.is_empty());
+        snapshots = engine.snapshot().unwrap();
+        engine.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn an_outage_of_a_grid_before_this_one_is_closed_and_says_why() {
+    let first = district(SMALL, 13);
+    // the same places with other meters
+    let mut bundle = first.bundle.clone();
+    for meter in &mut bundle.meters {
+        meter.hardware_id.insert(0, 'N');
+    }
+    let second = Arc::new(Grid::new(bundle).unwrap());
+    let dark = customers(&first, "-lv0-c1");
+    let gasps: Vec<Logged> = dark.iter().map(|name| gasp(name, START + SECOND, START + 2 * SECOND)).collect();
+    let check = |run: &Run, when: &str| {
+        let row = run.views.only();
+        assert_eq!((row.closed_because, row.n_customers), (Some("grid_replaced"), 3), "{when}");
+        assert_eq!(
+            (row.closed_at.unwrap().micros(), &*row.area),
+            (START + 4 * SECOND, "mv1/lv0/c1"),
+            "{when}"
+        );
+    };
+    let mut run = Run::start(config(Some(&first.grid()), 2), Vec::new(), Blocks::default());
+    run.feed(&gasps);
+    run.feed(&beat(START + 4 * SECOND));
+    assert_eq!(run.views.open().count(), 1);
+    let (snapshots, blocks) = (run.engine.snapshot().unwrap(), run.blocks.clone());
+    run.engine.set_grid(&tenant(), Some(second.clone())).unwrap();
+    run.feed(&beat(START + 5 * SECOND));
+    check(&run, "while it runs");
+    run.engine.shutdown().unwrap();
+    let mut run = Run::start(config(Some(&second), 3), snapshots, blocks);
+    run.feed(&beat(START + 5 * SECOND));
+    check(&run, "at a start");
+    let snapshots = run.engine.snapshot().unwrap();
+    let again = Run::start(config(Some(&second), 1), snapshots, run.blocks.clone());
+    check(&again, "after that");
+    again.engine.shutdown().unwrap();
 }
 
 // ---- a storm

@@ -67,6 +67,14 @@ async fn a_grid_that_is_put_over_rest_takes_over_and_stays() {
     let stored: Value = serde_json::from_str(&stored).unwrap();
     assert_eq!((&stored["nNodes"], &stored["areas"]), (&json!(4), &json!(["mv1", "mv1/lv1"])));
     server.wait_for_count(HEARD, 4, DEADLINE).await;
+    // it is on record who did that
+    let fingerprint = stored["fingerprint"].as_str().unwrap();
+    assert!(
+        fingerprint.len() == 64 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{stored}"
+    );
+    let records = "SELECT count(*) FROM alerts WHERE hardware_id = 'flexmeter-operator' AND type = 'grid.replaced'";
+    server.wait_for_count(records, 1, DEADLINE).await;
     // a reading after the change is applied, too
     send_readings(&mut meters).await;
     server

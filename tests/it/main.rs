@@ -15,6 +15,7 @@ mod ledger;
 mod mqtt;
 mod operations;
 mod outages;
+mod proposals;
 mod readme;
 mod recording;
 mod reference;

@@ -1,5 +1,5 @@
-//! What operators decide, as messages: alerts of the platform's own device, so that a decision is in the log before it has an effect, takes
-//! part in every replay, and stays in the table `alerts`.
+//! What operators decide and the platform proposes, as messages: alerts of the platform's own device, so that a decision is in the log
+//! before it has an effect, takes part in every replay, and stays in the table `alerts`.
 //!
 //! The engine believes only these alerts of [`OPERATOR`]; doors let no device publish under that name.
 
@@ -8,14 +8,23 @@ use crate::outcome::{AlertLevel, AlertRow};
 use crate::time::EventTime;
 
 mod fault;
+mod fields;
+mod plan;
 
 pub use fault::{fault_metadata, fault_of, read_fault};
+pub use plan::{plan_metadata, plan_of, proposed, read_proposed};
 
 /// Hardware id of the platform itself, in every tenant.
 pub const OPERATOR: &str = "flexmeter-operator";
 
 /// Alert type of a located fault; its metadata are made by [`fault_metadata`] and read by [`read_fault`].
 pub const FAULT_LOCATED: &str = "fault.located";
+
+/// Alert type of a proposal to switch otherwise; made by [`proposed`] and read by [`read_proposed`].
+pub const RECONFIGURATION_PROPOSED: &str = "reconfiguration.proposed";
+
+/// Alert type of another grid of the tenant; made by [`grid_replaced`].
+pub const GRID_REPLACED: &str = "grid.replaced";
 
 /// What an operator has decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +87,16 @@ pub fn located(id: &str, at: EventTime, metadata: Vec<(String, String)>) -> Devi
     if let DeviceRequest::Alert(alert) = &mut message.request {
         alert.metadata = metadata;
         alert.metadata.push(("subject".to_owned(), id.to_owned()));
+    }
+    message
+}
+
+/// The message that an operator has put another grid in place, for the record: nothing is derived from it. `fingerprint` names the bundle.
+#[must_use]
+pub fn grid_replaced(fingerprint: &str, by: &str, at: EventTime) -> DeviceMessage {
+    let mut message = DeviceMessage::alert(OPERATOR, Some(at), GRID_REPLACED, AlertLevel::Info);
+    if let DeviceRequest::Alert(alert) = &mut message.request {
+        alert.metadata = vec![("subject".to_owned(), fingerprint.to_owned()), ("by".to_owned(), by.to_owned())];
     }
     message
 }

@@ -14,7 +14,9 @@ mod grid;
 mod operations;
 
 pub use grid::{AreaEstimate, GridPhase, GridQuality, GridQuantity, GridStateRow, NodeState, SwitchRow};
-pub use operations::{FaultRow, OutageRow, ReconfigurationRow, ReliabilityRow, RowChange, SwitchCommand, SwitchOperation};
+pub use operations::{
+    FaultRow, OutageRow, ProposalTerms, ReconfigurationRow, ReliabilityRow, RowChange, Suggestion, SwitchCommand, SwitchOperation,
+};
 
 /// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so
 /// consumers may use `(partition, index)` as an array position.
@@ -452,6 +454,8 @@ pub struct GridOutcome {
     pub outages: Vec<RowChange<OutageRow>>,
     /// Changes of `reliability`.
     pub reliability: Vec<RowChange<ReliabilityRow>>,
+    /// Plans that are worth a proposal, until there is one: somebody has to put them into the log.
+    pub suggestions: Vec<(TenantId, Arc<Suggestion>)>,
     /// Changes of `reconfigurations`.
     pub reconfigurations: Vec<RowChange<ReconfigurationRow>>,
     /// Commands to switches that have been given, and those that wait no longer.
@@ -469,6 +473,7 @@ impl GridOutcome {
             && self.switches.is_empty()
             && self.outages.is_empty()
             && self.reliability.is_empty()
+            && self.suggestions.is_empty()
             && self.reconfigurations.is_empty()
             && self.commands.is_empty()
             && self.faults.is_empty()
@@ -481,6 +486,7 @@ impl GridOutcome {
         self.switches.append(&mut other.switches);
         self.outages.append(&mut other.outages);
         self.reliability.append(&mut other.reliability);
+        self.suggestions.append(&mut other.suggestions);
         self.reconfigurations.append(&mut other.reconfigurations);
         self.commands.append(&mut other.commands);
         self.faults.append(&mut other.faults);
@@ -492,6 +498,8 @@ impl GridOutcome {
         self.gone.sort_unstable();
         self.switches
             .sort_unstable_by(|a, b| (&a.tenant, a.branch_id).cmp(&(&b.tenant, b.branch_id)));
+        self.suggestions
+            .sort_by(|(a, first), (b, second)| (a, first.id).cmp(&(b, second.id)));
         sort(&mut self.outages);
         sort(&mut self.reliability);
         sort(&mut self.reconfigurations);

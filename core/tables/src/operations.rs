@@ -46,7 +46,7 @@ pub const OUTAGES: TableDef = TableDef {
         ColumnDef::nullable(
             "closed_because",
             ColumnType::Text,
-            "restored, not_confirmed, switched, merged or operator; null while it is open",
+            "restored, not_confirmed, switched, merged, operator or grid_replaced; null while it is open",
         ),
         ColumnDef::new(
             "confidence",

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use flexmeter_model::boundary::N_QUANTITIES;
+use flexmeter_model::operator::value;
 use flexmeter_model::outcome::{AlertRow, Device};
 use flexmeter_model::{Identifier, PublishedBoundary, TenantId};
 use timely::dataflow::StreamVec;
@@ -27,6 +28,8 @@ use crate::partition::{PerPartition, WorkerStates};
 
 /// Grids in use, by number; the same on every worker.
 pub(crate) type Grids = BTreeMap<GridId, (TenantId, Arc<Grid>)>;
+
+const SWITCH_POSITION: &str = "switch.position";
 
 /// Quarters of an hour are looked at again when log time enters a new one.
 const QUARTER_MIN: i64 = 15;
@@ -90,6 +93,7 @@ struct SwitchState {
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     meters: BTreeMap<u32, MeterState>,
+    /// Every device that has told a position: a grid that comes later may have it as a switch.
     switches: BTreeMap<u32, SwitchState>,
     /// By device index: what it is, once it has been looked up.
     links: Vec<Link>,
@@ -134,11 +138,15 @@ pub(crate) fn meters<'scope>(
             accepted.for_each_stamp(|time, containers| {
                 let mut mails = Vec::new();
                 for batch in containers.flat_map(std::mem::take) {
-                    if grids.is_empty() {
+                    let partition = batch.span.partition;
+                    if !grids.is_empty() {
+                        let state = states.entry(partition).or_default();
+                        state.apply(&batch, &grids, n_workers, &mut mails);
                         continue;
                     }
-                    let state = states.entry(batch.span.partition).or_default();
-                    state.apply(&batch, &grids, n_workers, &mut mails);
+                    for alert in batch.rows.alerts.iter().filter(|alert| alert.alert_type == SWITCH_POSITION) {
+                        states.entry(partition).or_default().take_position(alert);
+                    }
                 }
                 output.session(&time).give_container(&mut mails);
             });
@@ -246,27 +254,12 @@ impl Meters {
     fn hear_alert(&mut self, alert: &AlertRow, grids: &Grids, n_workers: usize, changed: &mut BTreeSet<u32>, mails: &mut Vec<Mail>) {
         let event_time = alert.event_time.micros();
         match (self.link(&alert.device, grids), alert.alert_type.as_str()) {
-            (Link::To(grid, Role::Switch(switch)), "switch.position") => {
-                let position = alert.metadata.iter().find(|(name, _)| name == "position");
-                let closed = match position.map(|(_, value)| value.as_str()) {
-                    Some("closed") => true,
-                    Some("open") => false,
-                    _ => return,
-                };
-                let known = self.switches.get(&alert.device.index);
-                if known.is_some_and(|known| event_time < known.event_time) {
+            (link, SWITCH_POSITION) => {
+                let (Some(closed), Link::To(grid, Role::Switch(switch))) = (self.take_position(alert), link) else {
                     return;
-                }
-                self.switches.insert(alert.device.index, SwitchState { closed, event_time });
-                tell_switch(
-                    grid,
-                    switch,
-                    closed,
-                    event_time,
-                    alert.device.hardware_id.as_str(),
-                    n_workers,
-                    mails,
-                );
+                };
+                let by = alert.device.hardware_id.as_str();
+                tell_switch(grid, switch, closed, event_time, by, n_workers, mails);
             }
             (Link::To(_, Role::Meter(_)), "power.lastgasp" | "power.restored") => {
                 let has_supply = alert.alert_type == "power.restored";
@@ -278,6 +271,32 @@ impl Meters {
             }
             _ => {}
         }
+    }
+
+    /// Takes a report of a position; whether it says closed, if it is no older than what is known.
+    fn take_position(&mut self, alert: &AlertRow) -> Option<bool> {
+        let closed = match value(alert, "position")? {
+            "closed" => true,
+            "open" => false,
+            _ => return None,
+        };
+        let (device, event_time) = (&alert.device, alert.event_time.micros());
+        let known = self.switches.get(&device.index);
+        if known.is_some_and(|known| event_time < known.event_time) {
+            return None;
+        }
+        self.switches.insert(device.index, SwitchState { closed, event_time });
+        self.devices.insert(device.index, device.clone());
+        Some(closed)
+    }
+
+    /// What devices have said of their positions: whether closed, and the event time.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&Device, bool, i64)> {
+        let known = |(index, state): (&u32, &SwitchState)| {
+            let device = self.devices.get(index)?;
+            Some((&**device, state.closed, state.event_time))
+        };
+        self.switches.iter().filter_map(known)
     }
 
     fn tell(&mut self, device: u32, grids: &Grids, mails: &mut Vec<Mail>) {

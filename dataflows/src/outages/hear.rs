@@ -20,7 +20,7 @@ use timely::dataflow::operators::generic::Operator;
 
 use super::watched::Decided;
 use crate::batch::Accepted;
-use crate::grid::{GridNumber, Grids, Role};
+use crate::grid::{GridNumber, Grids, Meters, Role};
 use crate::partition::WorkerStates;
 
 /// Below this share of its rated voltage on all phases that it speaks of, a meter that can still speak has no supply (IEEE Std 1159-2019: interruption).
@@ -112,9 +112,15 @@ pub(super) fn hear<'scope>(
         links: BTreeMap::new(),
         log_us: intakes.iter().map(|(&partition, intake)| (partition, intake.log_time)).collect(),
     };
-    accepted.unary(Pipeline, "hear", |_, _| {
+    ears.renew(&grids.borrow());
+    let remembered = ears.remember(&states.meters.borrow(), &grids.borrow());
+    accepted.unary(Pipeline, "hear", |start, _| {
+        let mut start = Some((start, remembered));
         move |input, output| {
             let grids = grids.borrow();
+            if let Some((start, mut remembered)) = start.take() {
+                output.session(&start).give_container(&mut remembered);
+            }
             input.for_each_stamp(|time, containers| {
                 let mut heard = Vec::new();
                 for batch in containers.flat_map(std::mem::take) {
@@ -139,6 +145,38 @@ impl Ears {
         self.grids = grids.keys().copied().collect();
         let home = |tenant: &str| u64::from(partition_of(tenant, OPERATOR, self.n_partitions)) % self.n_workers;
         self.homes = grids.values().map(|(tenant, _)| home(tenant.as_str())).collect();
+    }
+
+    /// What switches have said before the start, some of them before they were in a grid; a home leaves out what it knows.
+    fn remember(&mut self, meters: &BTreeMap<u32, Meters>, grids: &Grids) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        for (&partition, state) in meters {
+            let log_us = self.log_us.get(&partition).copied().unwrap_or(i64::MIN);
+            let links = self.links.entry(partition).or_default();
+            let mut operations: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
+            for (device, is_closed, event_us) in state.positions() {
+                if let Link::To(grid, Part::Switch(switch), _) = link(links, device, grids) {
+                    operations.entry(grid).or_default().push(Operation {
+                        log_us,
+                        switch,
+                        is_closed,
+                        event_us,
+                    });
+                }
+            }
+            heard.extend(operations.into_iter().filter_map(|(grid, operations)| {
+                let said = Said {
+                    operations,
+                    ..Said::default()
+                };
+                Some(Heard {
+                    to: *self.homes.get(grid)?,
+                    log_us,
+                    said: vec![(*self.grids.get(grid)?, said)],
+                })
+            }));
+        }
+        heard
     }
 
     fn hear(&mut self, batch: &Accepted, grids: &Grids, heard: &mut Vec<Heard>) {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use flexmeter_grid::reconfiguration::{Actor, Operation, Proposal, ProposalState, Reason};
-use flexmeter_model::outcome::{ReconfigurationRow, SwitchCommand, SwitchOperation};
-use flexmeter_model::{EventTime, HardwareId};
+use flexmeter_model::EventTime;
+use flexmeter_model::operator::{plan_metadata, plan_of};
+use flexmeter_model::outcome::{ReconfigurationRow, Suggestion, SwitchCommand};
 
-use super::evaluation::Found;
-use super::settings::ReconfigurationConfig;
 use crate::checkpoint::{CheckpointError, Reader, Writer};
 
 /// Who has decided, where the platform does so by itself.
@@ -17,14 +16,7 @@ const AUTOMATIC: &str = "automatic";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Case {
     pub(crate) proposal: Proposal,
-    /// By operation.
-    devices: Vec<HardwareId>,
-    /// Path of the area that it is about.
-    pub(crate) area: String,
-    loss_before_w: f64,
-    loss_after_w: f64,
-    loss_d4_6_w: Option<f64>,
-    voltage_min_pu: [f64; 2],
+    pub(crate) plan: Suggestion,
     proposed_at: i64,
     /// When its state changed last.
     pub(crate) changed_at: i64,
@@ -32,27 +24,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// A new proposal, named by its moment: log time in microseconds, so that every replay gives it the same name. `None` for a moment
-    /// before 1970.
-    pub(crate) fn new(found: Found, at: i64, config: &ReconfigurationConfig, is_automatic: bool) -> Option<Self> {
-        let (operations, devices) = found.operations.into_iter().unzip();
-        let expires_at = at.saturating_add(config.expires_us);
-        let proposal = Proposal::new(
-            u64::try_from(at).ok()?,
-            operations,
-            expires_at,
-            config.confirmation_us,
-            is_automatic,
-        )
-        .ok()?;
+    /// A new proposal; its life begins with its record. `None` for a plan that is none.
+    pub(crate) fn new(plan: Suggestion, at: i64) -> Option<Self> {
         Some(Self {
-            proposal,
-            devices,
-            area: found.area,
-            loss_before_w: found.loss_before_w,
-            loss_after_w: found.loss_after_w,
-            loss_d4_6_w: found.loss_d4_6_w,
-            voltage_min_pu: found.voltage_min_pu,
+            proposal: proposal(&plan, at)?,
+            plan,
             proposed_at: at,
             changed_at: at,
             decided_by: None,
@@ -71,24 +47,12 @@ impl Case {
         });
     }
 
-    fn plan(&self) -> impl Iterator<Item = SwitchOperation> {
-        self.proposal
-            .operations()
-            .iter()
-            .zip(&self.devices)
-            .map(|(operation, device)| SwitchOperation {
-                branch_id: operation.branch,
-                hardware_id: device.clone(),
-                close: operation.close,
-            })
-    }
-
     /// Its row in the view.
     pub(crate) fn row(&self) -> ReconfigurationRow {
         let state = self.proposal.state();
         let n_done = match *state {
             ProposalState::Executing { n_done, .. } | ProposalState::Failed { n_done, .. } => n_done,
-            ProposalState::Done { .. } => self.devices.len(),
+            ProposalState::Done { .. } => self.plan.operations.len(),
             _ => 0,
         };
         let reason = match state {
@@ -99,12 +63,12 @@ impl Case {
             state: state.name(),
             reason,
             decided_by: self.decided_by.clone(),
-            operations: self.plan().collect(),
+            operations: self.plan.operations.clone(),
             n_done: n_done as u32,
-            loss_before_w: self.loss_before_w,
-            loss_after_w: self.loss_after_w,
-            loss_d4_6_w: self.loss_d4_6_w,
-            voltage_min_pu: self.voltage_min_pu,
+            loss_before_w: self.plan.loss_before_w,
+            loss_after_w: self.plan.loss_after_w,
+            loss_d4_6_w: self.plan.loss_d4_6_w,
+            voltage_min_pu: self.plan.voltage_min_pu,
             proposed_at: EventTime::from_micros(self.proposed_at),
             expires_at: EventTime::from_micros(self.proposal.expires_at_us()),
             changed_at: EventTime::from_micros(self.changed_at),
@@ -115,7 +79,7 @@ impl Case {
     pub(crate) fn command(&self) -> Option<(Arc<str>, SwitchCommand)> {
         let (n_done, _) = self.proposal.in_hand()?;
         let command = SwitchCommand {
-            operation: self.plan().nth(n_done)?,
+            operation: self.plan.operations.get(n_done)?.clone(),
             proposal_id: self.key(),
             // given when the step before was confirmed, or the proposal accepted
             at: EventTime::from_micros(self.changed_at),
@@ -125,66 +89,39 @@ impl Case {
     }
 
     pub(crate) fn write(&self, out: &mut Writer) {
-        out.u64(self.proposal.id());
-        out.len(self.devices.len());
-        for (operation, device) in self.proposal.operations().iter().zip(&self.devices) {
-            out.i64(operation.branch);
-            out.u8(u8::from(operation.close));
-            out.text(device.as_str());
-        }
-        out.i64(self.proposal.expires_at_us());
-        out.i64(self.proposal.confirmation_us_max());
-        out.u8(u8::from(self.proposal.allows_automatic()));
-        write_state(self.proposal.state(), out);
-        out.text(&self.area);
-        [
-            self.loss_before_w,
-            self.loss_after_w,
-            self.voltage_min_pu[0],
-            self.voltage_min_pu[1],
-        ]
-        .iter()
-        .for_each(|&number| out.f64(number));
-        out.u8(u8::from(self.loss_d4_6_w.is_some()));
-        self.loss_d4_6_w.iter().for_each(|&loss| out.f64(loss));
+        out.pairs(&plan_metadata(&self.plan));
         out.i64(self.proposed_at);
+        write_state(self.proposal.state(), out);
         out.i64(self.changed_at);
         out.u8(u8::from(self.decided_by.is_some()));
         self.decided_by.iter().for_each(|by| out.text(by));
     }
 
     pub(crate) fn read(input: &mut Reader<'_>) -> Result<Self, CheckpointError> {
-        let wrong = |_| CheckpointError::Value {
+        const WRONG: CheckpointError = CheckpointError::Value {
             what: "plan of a proposal",
         };
-        let id = input.u64()?;
-        let (mut operations, mut devices) = (Vec::new(), Vec::new());
-        for _ in 0..input.len(10)? {
-            operations.push(Operation {
-                branch: input.i64()?,
-                close: input.u8()? != 0,
-            });
-            let device = HardwareId::new(input.text()?).map_err(|_| CheckpointError::Value { what: "switch of a plan" })?;
-            devices.push(device);
-        }
-        let (expires_at, confirmation_us, is_automatic) = (input.i64()?, input.i64()?, input.u8()? != 0);
-        let proposal = Proposal::new(id, operations, expires_at, confirmation_us, is_automatic).map_err(wrong)?;
-        let proposal = proposal.in_state(read_state(input)?).map_err(wrong)?;
-        let area = input.text()?.to_owned();
-        let [loss_before_w, loss_after_w, low_before, low_after] = [input.f64()?, input.f64()?, input.f64()?, input.f64()?];
+        let plan = plan_of(&input.pairs()?).ok_or(WRONG)?;
+        let proposed_at = input.i64()?;
+        let proposal = proposal(&plan, proposed_at).ok_or(WRONG)?;
         Ok(Self {
-            proposal,
-            devices,
-            area,
-            loss_before_w,
-            loss_after_w,
-            voltage_min_pu: [low_before, low_after],
-            loss_d4_6_w: if input.u8()? != 0 { Some(input.f64()?) } else { None },
-            proposed_at: input.i64()?,
+            proposal: proposal.in_state(read_state(input)?).map_err(|_| WRONG)?,
+            plan,
+            proposed_at,
             changed_at: input.i64()?,
             decided_by: if input.u8()? != 0 { Some(input.text()?.to_owned()) } else { None },
         })
     }
+}
+
+fn proposal(plan: &Suggestion, at: i64) -> Option<Proposal> {
+    let steps = plan.operations.iter().map(|step| Operation {
+        branch: step.branch_id,
+        close: step.close,
+    });
+    let expires_at = at.saturating_add(plan.terms.expires_us);
+    let terms = &plan.terms;
+    Proposal::new(plan.id, steps.collect(), expires_at, terms.confirmation_us, terms.is_automatic).ok()
 }
 
 const fn word_of(reason: Reason) -> &'static str {

@@ -119,12 +119,7 @@ impl LocatedFaults {
                 out.text(id);
                 out.i64(located.received_at);
                 out.i64(located.row.event_time.micros());
-                let metadata = fault_metadata(&located.row);
-                out.len(metadata.len());
-                for (name, value) in metadata {
-                    out.text(&name);
-                    out.text(&value);
-                }
+                out.pairs(&fault_metadata(&located.row));
             }
         }
     }
@@ -137,10 +132,7 @@ impl LocatedFaults {
             for _ in 0..input.len(18)? {
                 let id = input.text()?.into();
                 let (received_at, event_time) = (input.i64()?, EventTime::from_micros(input.i64()?));
-                let mut metadata = Vec::new();
-                for _ in 0..input.len(2)? {
-                    metadata.push((input.text()?.to_owned(), input.text()?.to_owned()));
-                }
+                let metadata = input.pairs()?;
                 let row = flexmeter_model::operator::fault_of(&metadata, event_time).ok_or(CheckpointError::Value { what: "fault" })?;
                 faults.insert(
                     id,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use flexmeter_model::TenantId;
-use flexmeter_model::operator::{Decision, value};
+use flexmeter_model::operator::{Decision, read_proposed, value};
 use flexmeter_model::outcome::{AcknowledgementRow, AlertRow, Device, SwitchRow};
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -63,6 +63,8 @@ pub(crate) struct Position {
 pub(crate) enum Event {
     /// A switch reports its position.
     Position { branch_id: i64, position: Position },
+    /// The platform proposes: the metadata of its record, which are known to be good.
+    Proposed(Vec<(String, String)>),
     /// An operator has decided.
     Decided { accepts: bool, proposal: String, by: String },
     /// A device has turned a command down.
@@ -72,20 +74,22 @@ pub(crate) enum Event {
 /// Picks out of the accepted records what concerns reconfigurations. At the start it says how far the restored partitions are.
 pub(crate) fn notes<'scope>(
     accepted: StreamVec<'scope, u64, Rc<Accepted>>,
-    intakes: PerPartition<Intake>,
+    intakes: &PerPartition<Intake>,
     grids: Rc<RefCell<Grids>>,
     n_partitions: u32,
 ) -> StreamVec<'scope, u64, Note> {
     let n_workers = accepted.scope().peers();
+    // taken down now: when the operator runs first, the records of the first epoch may have been decoded
+    let restored: Vec<Note> = intakes
+        .borrow()
+        .iter()
+        .flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers))
+        .collect();
     accepted.unary(Pipeline, "notes", |start, _| {
-        let mut start = Some(start);
+        let mut start = Some((start, restored));
         move |accepted, output| {
-            if let Some(start) = start.take() {
-                let intakes = intakes.borrow();
-                let clocks = intakes
-                    .iter()
-                    .flat_map(|(&partition, intake)| clocks(partition, intake.log_time, n_workers));
-                output.session(&start).give_iterator(clocks);
+            if let Some((start, mut restored)) = start.take() {
+                output.session(&start).give_container(&mut restored);
             }
             accepted.for_each_stamp(|time, containers| {
                 let grids = grids.borrow();
@@ -129,6 +133,7 @@ fn of_alert<'a>(alert: &'a AlertRow, grids: &Grids) -> Option<(&'a Device, Place
         },
         Some(_) => return None,
         None if alert.alert_type == "switch.position" => position(alert, grids)?,
+        None if read_proposed(alert).is_some() => Event::Proposed(alert.metadata.clone()),
         None => return None,
     };
     Some((&alert.device, place, event))

@@ -158,7 +158,7 @@ impl Homes {
         }
         for (tenant, plans) in states.values_mut().flat_map(|state| &mut state.tenants) {
             let grid = grids.iter().find(|(_, (owner, _))| owner == tenant);
-            plans.set_grid(grid.map(|(&id, (_, grid))| (id, grid)), &self.config.reconfiguration);
+            plans.set_grid(grid.map(|(&id, (_, grid))| (id, grid)));
         }
     }
 

@@ -1,19 +1,22 @@
 //! The life of a tenant's proposals, without any dataflow: events in the order of the log, moments at which something better is looked for,
 //! deadlines; and what that changes in the views.
 //!
-//! Nothing here depends on how the log is cut into epochs or partitions but the estimates themselves: an event takes effect when the whole
-//! log has come past it ([`super::clock`]), and what time alone does happens at its own moment.
+//! Nothing here depends on how the log is cut into epochs or partitions but the estimates themselves, and they only suggest: a proposal
+//! begins with its record in the log. An event takes effect when the whole log has come past it ([`super::clock`]), and what time alone does
+//! happens at its own moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flexmeter_grid::reconfiguration::{Actor, Change, ProposalState, Reason, Trigger, Watch};
-use flexmeter_model::TenantId;
-use flexmeter_model::outcome::{GridOutcome, RowChange};
+use flexmeter_grid::reconfiguration::{Actor, Change, Operation, ProposalState, Reason, Trigger, Watch};
+use flexmeter_model::operator::plan_of;
+use flexmeter_model::outcome::{GridOutcome, ProposalTerms, RowChange, Suggestion, SwitchOperation};
+use flexmeter_model::{HardwareId, TenantId};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::case::Case;
 use super::clock::last_check;
-use super::evaluation::{Evaluation, Snapshot};
+use super::evaluation::{Evaluation, Found, Snapshot};
 use super::note::{Event, Place, Position};
 use super::settings::ReconfigurationConfig;
 use super::{KEPT_MAX, KEPT_US};
@@ -57,10 +60,10 @@ pub(crate) struct Plans {
 #[derive(Debug, Clone, Default)]
 struct Live {
     grid: Option<(GridNumber, Arc<Grid>)>,
-    /// Where the switches stand for the estimation: it does not wait for the slowest partition.
-    now: BTreeMap<i64, Position>,
     /// By index of a top area: what its nodes draw.
     drawn: BTreeMap<u32, Vec<(u32, f64, f64)>>,
+    /// What is worth a proposal and has not been told.
+    suggestion: Option<Suggestion>,
     /// Proposals whose row has changed since it was told.
     changed: BTreeSet<u64>,
     /// The command that was told.
@@ -69,25 +72,24 @@ struct Live {
 
 impl Plans {
     /// The grid of the tenant now. Plans for another one are overtaken.
-    pub(crate) fn set_grid(&mut self, grid: Option<(GridNumber, &Arc<Grid>)>, config: &ReconfigurationConfig) {
+    pub(crate) fn set_grid(&mut self, grid: Option<(GridNumber, &Arc<Grid>)>) {
         if self.live.grid.as_ref().map(|(id, _)| *id) == grid.map(|(id, _)| id) {
             return;
         }
         // a grid may have been replaced while nobody was running
         let mark = grid.map_or(0, |(_, grid)| grid.mark());
         if self.grid_mark != 0 && (self.live.grid.is_some() || mark != self.grid_mark) {
-            self.change(Change::NetworkChanged, self.clock, config);
+            self.change(Change::NetworkChanged, self.clock);
             self.known.clear();
             self.triggers.clear();
         }
         self.grid_mark = mark;
         self.live.grid = grid.map(|(id, grid)| (id, grid.clone()));
-        (self.live.now, self.live.drawn) = (BTreeMap::new(), BTreeMap::new());
+        self.live.drawn.clear();
     }
 
     /// Where a switch stands for the estimation. The first word of it is where all events begin.
     pub(crate) fn set_position(&mut self, branch_id: i64, position: Position) {
-        self.live.now.insert(branch_id, position);
         self.known.entry(branch_id).or_insert(position);
     }
 
@@ -113,11 +115,11 @@ impl Plans {
             let steps = [(deadline, Step::Deadline), (event, Step::Event), (check, Step::Check)];
             let first = steps.into_iter().filter_map(|(at, step)| Some((at?, step))).min();
             match first.filter(|(at, step)| *at < reached || is_full && *step == Step::Event) {
-                Some((at, Step::Deadline)) => self.change(Change::Clock, at, config),
+                Some((at, Step::Deadline)) => self.change(Change::Clock, at),
                 Some((at, Step::Event)) => {
                     if let Some((_, event)) = self.waiting.pop_first() {
                         // what comes late has its effect now
-                        self.take(event, at.max(self.clock), config);
+                        self.take(event, at.max(self.clock));
                     }
                 }
                 Some((at, Step::Check)) => {
@@ -164,45 +166,102 @@ impl Plans {
                 best = found.map(|found| (saving_w, found));
             }
         }
-        let Some((_, found)) = best else { return };
-        self.triggers.clear();
-        let Some(case) = Case::new(found, at, config, is_automatic) else {
-            return;
+        self.live.suggestion = best.and_then(|(_, found)| self.suggest(found, is_automatic, config));
+    }
+
+    /// `None` for a moment before 1970.
+    fn suggest(&self, found: Found, is_automatic: bool, config: &ReconfigurationConfig) -> Option<Suggestion> {
+        let operation = |(operation, hardware_id): (Operation, HardwareId)| SwitchOperation {
+            branch_id: operation.branch,
+            hardware_id,
+            close: operation.close,
         };
-        self.live.changed.insert(case.proposal.id());
+        Some(Suggestion {
+            id: u64::try_from(self.checked).ok()?,
+            grid_mark: self.grid_mark,
+            positions_mark: self.positions_mark(&found.area),
+            area: found.area.into(),
+            operations: found.operations.into_iter().map(operation).collect(),
+            loss_before_w: found.loss_before_w,
+            loss_after_w: found.loss_after_w,
+            loss_d4_6_w: found.loss_d4_6_w,
+            voltage_min_pu: found.voltage_min_pu,
+            terms: ProposalTerms {
+                expires_us: config.expires_us,
+                confirmation_us: config.confirmation_us,
+                pause_us: config.pause_us,
+                is_automatic,
+            },
+        })
+    }
+
+    /// The positions of the switches in an area, as a number.
+    pub(crate) fn positions_mark(&self, area: &str) -> u64 {
+        let mut hash = Xxh3Default::new();
+        for (branch_id, position) in self.known.iter().filter(|(id, _)| self.is_near(**id, area)) {
+            hash.update(&branch_id.to_le_bytes());
+            hash.update(&[u8::from(position.closed)]);
+        }
+        hash.digest()
+    }
+
+    /// A plan has been read in its place in the log; whether it is a proposal.
+    fn propose(&mut self, plan: Suggestion, at: i64) -> Option<()> {
+        let is_automatic = plan.terms.is_automatic;
+        let case = Case::new(plan, at).filter(|case| self.is_timely(&case.plan, at))?;
+        self.live.changed.insert(case.plan.id);
+        self.live.suggestion = None;
+        self.triggers.clear();
         self.open = Some(case);
         if is_automatic {
-            self.accept(Actor::Automatic, at, config);
+            self.accept(Actor::Automatic, at);
         }
+        Some(())
     }
 
-    fn accept(&mut self, by: Actor, at: i64, config: &ReconfigurationConfig) {
-        self.change(Change::Accept(by), at, config);
-        self.change(Change::Start, at, config);
+    /// Whether a plan is about the grid as it stands, and nothing has come between. One that is read a second time, or after another one,
+    /// is not.
+    fn is_timely(&self, plan: &Suggestion, at: i64) -> bool {
+        let made_at = i64::try_from(plan.id).unwrap_or(i64::MAX);
+        let has_seen = |case: &Case| plan.id > case.plan.id && made_at >= case.changed_at;
+        self.open.is_none()
+            && at >= self.paused_until
+            && at.saturating_sub(made_at) < plan.terms.expires_us
+            && plan.grid_mark == self.grid_mark
+            && self.ended.last_key_value().is_none_or(|(_, case)| has_seen(case))
+            && plan.positions_mark == self.positions_mark(&plan.area)
     }
 
-    fn take(&mut self, event: Event, at: i64, config: &ReconfigurationConfig) {
+    fn accept(&mut self, by: Actor, at: i64) {
+        self.change(Change::Accept(by), at);
+        self.change(Change::Start, at);
+    }
+
+    fn take(&mut self, event: Event, at: i64) {
         match event {
-            Event::Position { branch_id, position } => self.take_position(branch_id, position, at, config),
+            Event::Position { branch_id, position } => self.take_position(branch_id, position, at),
+            Event::Proposed(metadata) => {
+                plan_of(&metadata).and_then(|plan| self.propose(plan, at));
+            }
             Event::Decided { accepts, proposal, by } => {
                 if self.open.as_ref().is_some_and(|case| *case.key() == *proposal) {
                     let by = Actor::Operator(by);
                     match accepts {
-                        true => self.accept(by, at, config),
-                        false => self.change(Change::Reject(by), at, config),
+                        true => self.accept(by, at),
+                        false => self.change(Change::Reject(by), at),
                     }
                 }
             }
             Event::Refused { command, by } => {
                 let in_hand = self.open.as_ref().and_then(Case::command);
                 if in_hand.is_some_and(|(key, waiting)| *key == *command && waiting.operation.hardware_id.as_str() == by) {
-                    self.change(Change::Refused, at, config);
+                    self.change(Change::Refused, at);
                 }
             }
         }
     }
 
-    fn take_position(&mut self, branch_id: i64, position: Position, at: i64, config: &ReconfigurationConfig) {
+    fn take_position(&mut self, branch_id: i64, position: Position, at: i64) {
         let before = self.known.get(&branch_id).copied();
         if before.is_some_and(|before| position.since < before.since) {
             return;
@@ -215,37 +274,38 @@ impl Plans {
         let Some(case) = &self.open else { return };
         let is_executing = case.proposal.in_hand().is_some();
         let is_planned = case.proposal.operations().iter().any(|operation| operation.branch == branch_id);
+        let is_near = self.is_near(branch_id, &case.plan.area);
         if is_executing && is_planned {
             let closed = position.closed;
             let change = Change::Position { branch: branch_id, closed };
-            if self.try_change(change, at, config).is_some() || !has_moved {
+            if self.try_change(change, at).is_some() || !has_moved {
                 return;
             }
         }
-        if has_moved && (is_planned || self.is_near(branch_id)) {
-            self.change(Change::NetworkChanged, at, config);
+        if has_moved && (is_planned || is_near) {
+            self.change(Change::NetworkChanged, at);
         }
     }
 
-    /// Whether a branch has an end in the area of the open proposal. What is switched further below changes only what is drawn there.
-    fn is_near(&self, branch_id: i64) -> bool {
-        let (Some((_, grid)), Some(case)) = (&self.live.grid, &self.open) else {
-            return false;
-        };
+    /// Whether a branch has an end in an area. What is switched further below changes only what is drawn there.
+    fn is_near(&self, branch_id: i64, path: &str) -> bool {
+        let Some((_, grid)) = &self.live.grid else { return false };
         let network = &grid.bundle().network;
         let Some(branch) = network.branch_index(branch_id).and_then(|index| network.branches().get(index)) else {
             return false;
         };
         let area = |node| grid.layout().area_of_node(node).and_then(|area| grid.layout().paths().get(area));
-        [branch.from, branch.to].into_iter().any(|node| area(node) == Some(&case.area))
+        [branch.from, branch.to]
+            .into_iter()
+            .any(|node| area(node).is_some_and(|area| area == path))
     }
 
-    fn change(&mut self, change: Change, at: i64, config: &ReconfigurationConfig) {
-        self.try_change(change, at, config);
+    fn change(&mut self, change: Change, at: i64) {
+        self.try_change(change, at);
     }
 
     /// Applies a change to the open proposal; `None` where its state does not allow it, and then nothing has changed.
-    fn try_change(&mut self, change: Change, at: i64, config: &ReconfigurationConfig) -> Option<()> {
+    fn try_change(&mut self, change: Change, at: i64) -> Option<()> {
         let case = self.open.as_mut()?;
         let before = case.proposal.state().clone();
         let by = match &change {
@@ -260,12 +320,12 @@ impl Plans {
         by.iter().for_each(|by| case.decided(by));
         self.live.changed.insert(case.proposal.id());
         if case.proposal.state().is_final() {
-            self.end(at, config);
+            self.end(at);
         }
         Some(())
     }
 
-    fn end(&mut self, at: i64, config: &ReconfigurationConfig) {
+    fn end(&mut self, at: i64) {
         let Some(case) = self.open.take() else { return };
         let has_failed = match case.proposal.state() {
             ProposalState::Rejected { .. } | ProposalState::Failed { .. } => true,
@@ -273,7 +333,7 @@ impl Plans {
             _ => false,
         };
         if has_failed {
-            self.paused_until = at.saturating_add(config.pause_us);
+            self.paused_until = at.saturating_add(case.plan.terms.pause_us);
         }
         self.triggers.clear();
         self.ended.insert(case.proposal.id(), case);
@@ -300,6 +360,9 @@ impl Plans {
                 new: case.map(|case| Arc::new(case.row())),
             });
         }
+        let suggestion = self.live.suggestion.take();
+        out.suggestions
+            .extend(suggestion.map(|suggestion| (tenant.clone(), Arc::new(suggestion))));
         let command = self.open.as_ref().and_then(Case::command);
         let key = command.as_ref().map(|(key, _)| key.clone());
         if key == self.live.told {
@@ -413,7 +476,6 @@ fn write_watch(watch: Watch, out: &mut Writer) {
             out.f64(first_w);
             out.i64(last_us);
         }
-        Watch::Fired => out.u8(2),
     }
 }
 
@@ -425,7 +487,6 @@ fn read_watch(input: &mut Reader<'_>) -> Result<Watch, CheckpointError> {
             first_w: input.f64()?,
             last_us: input.i64()?,
         },
-        2 => Watch::Fired,
         _ => {
             return Err(CheckpointError::Value {
                 what: "trigger of an area",
@@ -463,6 +524,10 @@ fn write_event(event: &Event, out: &mut Writer) {
             out.text(command);
             out.text(by);
         }
+        Event::Proposed(metadata) => {
+            out.u8(4);
+            out.pairs(metadata);
+        }
     }
 }
 
@@ -481,6 +546,7 @@ fn read_event(input: &mut Reader<'_>) -> Result<Event, CheckpointError> {
             command: input.text()?.to_owned(),
             by: input.text()?.to_owned(),
         },
+        4 => Event::Proposed(input.pairs()?),
         _ => return Err(CheckpointError::Value { what: "event that waits" }),
     })
 }

@@ -1,7 +1,8 @@
 //! The pure parts: the life of proposals step by step, and their checkpoints.
 
 use flexmeter_grid::reconfiguration::Operation;
-use flexmeter_model::outcome::GridOutcome;
+use flexmeter_model::operator::plan_metadata;
+use flexmeter_model::outcome::{GridOutcome, ProposalTerms, Suggestion, SwitchOperation};
 use flexmeter_model::{HardwareId, TenantId};
 
 use super::evaluation::Found;
@@ -36,13 +37,42 @@ fn found(saving_w: f64) -> Found {
     }
 }
 
+/// A plan as the log has it, for a tenant without a grid.
+fn plan(plans: &Plans, id: i64, is_automatic: bool) -> Suggestion {
+    let operation = |branch_id, close| SwitchOperation {
+        branch_id,
+        hardware_id: HardwareId::new(&format!("SW-{branch_id}")).unwrap(),
+        close,
+    };
+    Suggestion {
+        id: id as u64,
+        area: "mv1".into(),
+        grid_mark: 0,
+        positions_mark: plans.positions_mark("mv1"),
+        operations: vec![operation(7, true), operation(3, false)],
+        loss_before_w: 11_000.0,
+        loss_after_w: 9_000.0,
+        loss_d4_6_w: Some(9_500.0),
+        voltage_min_pu: [0.95, 0.97],
+        terms: ProposalTerms {
+            expires_us: 60 * MINUTE,
+            confirmation_us: 2 * MINUTE,
+            pause_us: 0,
+            is_automatic,
+        },
+    }
+}
+
+/// It is read at a moment.
+fn read_at(plans: &mut Plans, plan: &Suggestion, at: i64) {
+    plans.wait((at, 0, 0), Event::Proposed(plan_metadata(plan)));
+    plans.advance(at + 1, &config());
+}
+
 /// A tenant with a proposal out since `minute`.
 fn proposed(plans: &mut Plans, minute: i64, is_automatic: bool) {
-    assert!(
-        plans.advance(minute * MINUTE + 1, &config()).is_none(),
-        "there is no grid to look at"
-    );
-    plans.observe(vec![("mv1".to_owned(), Some(found(2_000.0)))], is_automatic, &config());
+    let plan = plan(plans, minute * MINUTE, is_automatic);
+    read_at(plans, &plan, minute * MINUTE);
 }
 
 fn outcome(plans: &mut Plans) -> GridOutcome {
@@ -102,13 +132,78 @@ fn the_area_that_saves_most_is_first_and_what_saves_little_is_nothing() {
     };
     plans.observe(vec![other("mv1", 999.0), ("mv2".to_owned(), None)], false, &config());
     assert!(outcome(&mut plans).is_empty());
-    plans.observe(
-        vec![other("mv1", 1_500.0), other("mv2", 3_000.0), other("mv3", 2_000.0)],
-        false,
-        &config(),
+    for _ in 0..2 {
+        plans.observe(
+            vec![other("mv1", 1_500.0), other("mv2", 3_000.0), other("mv3", 2_000.0)],
+            false,
+            &config(),
+        );
+        let outcome = outcome(&mut plans);
+        let (_, suggestion) = &outcome.suggestions[0];
+        assert_eq!((&*suggestion.area, suggestion.id), ("mv2", MINUTE as u64));
+        assert!(outcome.reconfigurations.is_empty(), "it is no proposal before the log has it");
+    }
+}
+
+#[test]
+fn a_plan_begins_with_its_record_and_lives_by_its_own_terms() {
+    let mut plans = Plans::default();
+    let plan = Suggestion {
+        terms: ProposalTerms {
+            expires_us: 5 * MINUTE,
+            confirmation_us: MINUTE,
+            pause_us: 7 * MINUTE,
+            is_automatic: false,
+        },
+        ..plan(&plans, 10 * MINUTE, false)
+    };
+    read_at(&mut plans, &plan, 11 * MINUTE);
+    let told = outcome(&mut plans);
+    let row = told.reconfigurations[0].new.clone().unwrap();
+    assert_eq!(
+        (&*told.reconfigurations[0].key, row.state),
+        ((10 * MINUTE).to_string().as_str(), "proposed")
     );
-    let row = outcome(&mut plans).reconfigurations[0].new.clone().unwrap();
-    assert_eq!((row.loss_before_w - row.loss_after_w, row.state), (3_000.0, "proposed"));
+    assert_eq!((row.proposed_at.micros(), row.expires_at.micros()), (11 * MINUTE, 16 * MINUTE));
+    plans.advance(16 * MINUTE + 1, &config());
+    assert_eq!(states(&outcome(&mut plans)), [Some("expired")]);
+    for (minute, expected) in [(22, 0), (23, 1)] {
+        proposed(&mut plans, minute, false);
+        assert_eq!(outcome(&mut plans).reconfigurations.len(), expected, "a pause of seven minutes");
+    }
+}
+
+#[test]
+fn a_plan_that_is_not_of_the_moment_has_no_effect() {
+    let check = |spoil: fn(&mut Suggestion), at: i64, is_proposed: bool| {
+        let mut plans = Plans::default();
+        proposed(&mut plans, 10, false);
+        let decided = Event::Decided {
+            accepts: false,
+            proposal: (10 * MINUTE).to_string(),
+            by: "ada".to_owned(),
+        };
+        plans.wait((20 * MINUTE, 0, 0), decided);
+        plans.advance(21 * MINUTE, &config());
+        assert_eq!(states(&outcome(&mut plans)), [Some("rejected")]);
+        let mut plan = plan(&plans, 30 * MINUTE, false);
+        spoil(&mut plan);
+        read_at(&mut plans, &plan, at);
+        let expected: &[_] = if is_proposed { &[Some("proposed")] } else { &[] };
+        assert_eq!(states(&outcome(&mut plans)), expected, "{plan:?} at {at}");
+        // the same once more, and a later one, while it is open
+        read_at(&mut plans, &plan, at + 1);
+        plan.id += 1;
+        read_at(&mut plans, &plan, at + 2);
+        assert!(outcome(&mut plans).is_empty());
+    };
+    check(|_| {}, 31 * MINUTE, true);
+    check(|plan| plan.grid_mark = 1, 31 * MINUTE, false);
+    check(|plan| plan.positions_mark ^= 1, 31 * MINUTE, false);
+    // made before the last proposal had ended, or so long ago that it would have expired
+    check(|plan| plan.id = (15 * MINUTE) as u64, 31 * MINUTE, false);
+    check(|_| {}, 90 * MINUTE, false);
+    check(|_| {}, 90 * MINUTE - 1, true);
 }
 
 /// Tenants in every stage.
@@ -132,6 +227,8 @@ fn everything() -> Reconfigurations {
             by: "SW-7".to_owned(),
         };
         plans.wait((100 * MINUTE, 1, 4), refused);
+        let next = plan(plans, 100 * MINUTE, is_automatic);
+        plans.wait((100 * MINUTE, 1, 5), Event::Proposed(plan_metadata(&next)));
     }
     state
 }

@@ -12,8 +12,9 @@ use flexmeter_grid::bundle::Bundle;
 use flexmeter_grid::network::{Network, Terminal};
 use flexmeter_grid::pgm::{Dataset, DatasetKind};
 use flexmeter_grid::power_flow::{Options, PowerFlow};
-use flexmeter_model::operator::{Decision, OPERATOR};
-use flexmeter_model::outcome::{AreaEstimate, FaultRow, ReconfigurationRow, RowChange, SwitchCommand, SwitchRow};
+use flexmeter_model::message::DeviceMessage;
+use flexmeter_model::operator::{Decision, OPERATOR, proposed};
+use flexmeter_model::outcome::{AreaEstimate, FaultRow, ReconfigurationRow, RowChange, Suggestion, SwitchCommand, SwitchRow};
 use flexmeter_model::record::RecordBlock;
 use flexmeter_model::{EventTime, TenantId};
 use serde_json::{Value, json};
@@ -145,11 +146,19 @@ impl Ring {
 
 /// A decision of an operator.
 pub(crate) fn decision(decision: Decision, proposal: &str, at: i64) -> Logged {
-    let message = decision.message(proposal, "ada", EventTime::from_micros(at));
+    of_platform(&decision.message(proposal, "ada", EventTime::from_micros(at)), at)
+}
+
+/// A suggestion as the platform puts it into the log.
+pub(crate) fn record(suggestion: &Suggestion, at: i64) -> Logged {
+    of_platform(&proposed(suggestion), at)
+}
+
+fn of_platform(message: &DeviceMessage, at: i64) -> Logged {
     Logged {
         hardware_id: OPERATOR.to_owned(),
         received_at: at,
-        payload: serde_json::to_string(&message).unwrap(),
+        payload: serde_json::to_string(message).unwrap(),
     }
 }
 
@@ -190,25 +199,6 @@ fn apply<R>(view: &mut BTreeMap<String, Arc<R>>, changes: Vec<RowChange<R>>) {
 }
 
 impl Views {
-    /// Whether two runs have come to the same. Losses come from estimates that are settled to some digits.
-    pub(crate) fn check_same(&self, other: &Self, what: &str) {
-        assert_eq!(self.commands, other.commands, "{what}");
-        assert_eq!(self.faults, other.faults, "{what}");
-        assert_eq!(self.switches, other.switches, "{what}");
-        let rounded = |views: &Self| -> BTreeMap<String, ReconfigurationRow> {
-            let round = |x: f64| (x * 1e3).round() / 1e3;
-            let rows = views.reconfigurations.iter().map(|(key, row)| {
-                let mut row = ReconfigurationRow::clone(row);
-                (row.loss_before_w, row.loss_after_w) = (round(row.loss_before_w), round(row.loss_after_w));
-                row.loss_d4_6_w = row.loss_d4_6_w.map(round);
-                row.voltage_min_pu = row.voltage_min_pu.map(round);
-                (key.clone(), row)
-            });
-            rows.collect()
-        };
-        assert_eq!(rounded(self), rounded(other), "{what}");
-    }
-
     pub(crate) fn states(&self) -> Vec<&'static str> {
         self.reconfigurations.values().map(|row| row.state).collect()
     }
@@ -221,6 +211,8 @@ pub(crate) struct Run {
     pub(crate) views: Views,
     pub(crate) areas: BTreeMap<String, Arc<AreaEstimate>>,
     pub(crate) n_faults_malformed: u64,
+    /// What the engine has suggested and nobody has put into the log.
+    pub(crate) suggestions: Vec<Arc<Suggestion>>,
     blocks: Blocks,
     epoch: u64,
     pub(crate) fed: Vec<Fed>,
@@ -259,6 +251,7 @@ impl Run {
             views: Views::default(),
             areas: BTreeMap::new(),
             n_faults_malformed: 0,
+            suggestions: Vec::new(),
             blocks,
             epoch: 0,
             fed: Vec::new(),
@@ -289,6 +282,7 @@ impl Run {
             .map(|outcome| outcome.counts.n_faults_malformed)
             .sum::<u64>();
         let grid = epoch.grid;
+        self.suggestions = grid.suggestions.into_iter().map(|(_, suggestion)| suggestion).collect();
         apply(&mut self.views.reconfigurations, grid.reconfigurations);
         apply(&mut self.views.commands, grid.commands);
         apply(&mut self.views.faults, grid.faults);
@@ -298,8 +292,22 @@ impl Run {
         self.areas.extend(grid.areas.into_iter().map(|area| (area.area.to_string(), area)));
     }
 
-    /// Feeds messages; then log time goes on in every partition.
+    /// Feeds messages; then log time goes on in every partition. What the engine suggests goes into the log at once, as the platform does it.
     pub(crate) fn feed(&mut self, messages: Vec<Logged>, until: i64) {
+        self.feed_logged(messages, until);
+        self.append(until);
+    }
+
+    /// Puts what the engine has suggested into the log.
+    pub(crate) fn append(&mut self, at: i64) {
+        let records: Vec<Logged> = self.suggestions.iter().map(|suggestion| record(suggestion, at)).collect();
+        if !records.is_empty() {
+            self.feed_logged(records, at + 1);
+        }
+    }
+
+    /// Feeds what is in the log, and only that.
+    pub(crate) fn feed_logged(&mut self, messages: Vec<Logged>, until: i64) {
         let blocks = self.blocks.of(&messages);
         let blocks = self.blocks.beat(blocks, until);
         self.feed_blocks(blocks);
@@ -319,24 +327,43 @@ impl Run {
             if cut.contains(&at) {
                 run = run.restart(configs[at % configs.len()].clone());
             }
-            run.feed(messages.clone(), *until);
+            run.feed_logged(messages.clone(), *until);
         }
         run
     }
 
     /// From a checkpoint, the records that came after it, each partition in a step of its own: as unevenly as a replay can read them.
-    pub(crate) fn replay(config: EngineConfig, (snapshots, mut blocks): (Vec<PartitionSnapshot>, Blocks), fed: &[Fed]) -> Self {
+    pub(crate) fn replay(config: EngineConfig, checkpoint: (Vec<PartitionSnapshot>, Blocks), fed: &[Fed]) -> Self {
+        let (snapshots, blocks) = checkpoint;
         let mut run = Self::restore(config, snapshots, blocks.clone());
-        let mut by_partition: BTreeMap<u32, Vec<RecordBlock>> = BTreeMap::new();
-        for Fed { messages, until } in fed {
-            let epoch = blocks.of(messages);
-            for block in blocks.beat(epoch, *until) {
-                by_partition.entry(block.partition).or_default().push(block);
-            }
-        }
-        for blocks in by_partition.into_values().rev() {
+        for blocks in by_partition(blocks, fed).into_values().rev() {
             run.feed_blocks(blocks);
         }
+        run
+    }
+
+    /// From a checkpoint, the records that came after it, cut into epochs anew: each ends where `is_cut` says so, after the records that
+    /// were fed so far.
+    pub(crate) fn recut(
+        config: EngineConfig,
+        (snapshots, mut blocks): (Vec<PartitionSnapshot>, Blocks),
+        fed: &[Fed],
+        mut is_cut: impl FnMut() -> bool,
+    ) -> Self {
+        let mut run = Self::restore(config, snapshots, blocks.clone());
+        let mut from = 0;
+        for at in 0..fed.len() {
+            if is_cut() || at + 1 == fed.len() {
+                let range = &fed[from..=at];
+                run.feed_blocks(by_partition(blocks.clone(), range).into_values().flat_map(joined).collect());
+                for Fed { messages, until } in range {
+                    let epoch = blocks.of(messages);
+                    blocks.beat(epoch, *until);
+                }
+                from = at + 1;
+            }
+        }
+        run.blocks = blocks;
         run
     }
 
@@ -376,4 +403,24 @@ impl Run {
         }
         now
     }
+}
+
+fn by_partition(mut blocks: Blocks, fed: &[Fed]) -> BTreeMap<u32, Vec<RecordBlock>> {
+    let mut by_partition: BTreeMap<u32, Vec<RecordBlock>> = BTreeMap::new();
+    for Fed { messages, until } in fed {
+        let epoch = blocks.of(messages);
+        for block in blocks.beat(epoch, *until) {
+            by_partition.entry(block.partition).or_default().push(block);
+        }
+    }
+    by_partition
+}
+
+/// Blocks of a partition as one.
+fn joined(blocks: Vec<RecordBlock>) -> Option<RecordBlock> {
+    blocks.into_iter().reduce(|mut one, next| {
+        one.n_records += next.n_records;
+        one.data.extend_from_slice(&next.data);
+        one
+    })
 }

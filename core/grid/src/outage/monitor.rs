@@ -203,14 +203,8 @@ impl OutageMonitor {
             (record.position, record.point) = (position, point);
             self.records.insert(point.point, record);
         }
-        // points that are no more leave what is still going on; a grid without points has never been
-        for point in old.keys() {
-            for (&serial, incident) in self.incidents.iter_mut().filter(|(_, incident)| incident.is_open()) {
-                if incident.members.remove(point).is_some() {
-                    self.touched.insert(serial);
-                }
-            }
-        }
+        self.leave(&old, log_time);
+        // a grid without points has never been
         if map.points.is_empty() {
             let all: Vec<u64> = self.incidents.keys().copied().collect();
             all.into_iter().for_each(|serial| self.remove(serial));
@@ -226,6 +220,24 @@ impl OutageMonitor {
         self.replace_incidents(log_time);
         self.is_moved = true;
         Ok(())
+    }
+
+    /// Points are no more. An outage that has no others is over here, and nobody knows how it ends; any other goes on without them.
+    fn leave(&mut self, gone: &HashMap<PointId, Record>, log_time: Micros) {
+        for (&serial, incident) in self.incidents.iter_mut().filter(|(_, incident)| incident.is_open()) {
+            match incident.members.keys().filter(|point| gone.contains_key(point)).count() {
+                0 => continue,
+                n if n == incident.members.len() => {
+                    incident.closed = Some(Closed {
+                        reason: CloseReason::GridReplaced,
+                        at: log_time,
+                        log: log_time,
+                    });
+                }
+                _ => incident.members.retain(|point, _| !gone.contains_key(point)),
+            }
+            self.touched.insert(serial);
+        }
     }
 
     /// Finds every open incident's place in the new sections.

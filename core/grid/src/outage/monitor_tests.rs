@@ -52,8 +52,12 @@ impl Case {
     }
 
     fn supply(&mut self) {
+        self.supply_of(0..30);
+    }
+
+    fn supply_of(&mut self, points: std::ops::Range<PointId>) {
         let mut map = SupplyMap::trace(&self.branches, &[0]);
-        map.points = (0..30)
+        map.points = points
             .map(|point| MeteringPoint {
                 point,
                 node: [2, 3, 5][point as usize / 10],
@@ -393,6 +397,30 @@ fn an_operator_takes_note_and_old_outages_leave_the_view() {
     case.restored(0..10);
     case.pass(32 * 24 * 60 * MINUTE_US);
     assert!(case.outages.is_empty() && case.interruptions.is_empty());
+}
+
+#[test]
+fn an_outage_whose_points_are_all_no_more_says_why_it_is_over() {
+    let mut case = Case::new();
+    case.gasps(0..5);
+    case.gasps(20..24);
+    // those between the two have supply
+    case.readings(10..20, 1);
+    case.expect(&[(branch(102), 14), (branch(104), 10)]);
+    // a grid without one of the one's and all of the other's
+    case.supply_of(1..20);
+    case.pass(SECOND_US);
+    case.expect(&[(branch(102), 13)]);
+    let over = case.outages.values().find(|row| row.closed_at_us.is_some()).unwrap();
+    assert_eq!(
+        (over.device, over.closed_because, over.n_customers, over.n_customers_out),
+        (branch(104), Some(CloseReason::GridReplaced), 10, 0)
+    );
+    assert_eq!(over.closed_at_us, Some(case.now - SECOND_US));
+    assert!(case.interruptions.is_empty(), "nobody knows when they had supply again");
+    case.supply_of(0..0);
+    case.pass(SECOND_US);
+    assert!(case.outages.is_empty(), "no grid, no outages");
 }
 
 #[test]

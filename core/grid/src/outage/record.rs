@@ -74,6 +74,8 @@ pub enum CloseReason {
     Merged,
     /// An operator has said so.
     Operator,
+    /// The grid is another one, without the points that were dark.
+    GridReplaced,
 }
 
 impl CloseReason {
@@ -86,6 +88,7 @@ impl CloseReason {
             Self::Switched => "switched",
             Self::Merged => "merged",
             Self::Operator => "operator",
+            Self::GridReplaced => "grid_replaced",
         }
     }
 }

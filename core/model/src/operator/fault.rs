@@ -1,8 +1,8 @@
 //! A located fault as the metadata of an alert. The names are those of the fields of [`FaultRow`]; what is not known is left out.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
+use super::fields::Fields;
 use super::{FAULT_LOCATED, OPERATOR, value};
 use crate::outcome::{AlertRow, FaultRow};
 use crate::time::EventTime;
@@ -49,8 +49,8 @@ pub fn fault_of(metadata: &[(String, String)], event_time: EventTime) -> Option<
     Some(FaultRow {
         area: fields.text("area")?.into(),
         fault_type: fields.text("fault_type")?.to_owned(),
-        branch_id: fields.integer("branch_id")?,
-        near_node: fields.integer("near_node")?,
+        branch_id: fields.parsed("branch_id")?,
+        near_node: fields.parsed("near_node")?,
         share: fields.share("share")?,
         distance_m: fields.number_if_given("distance_m")?,
         distance_sigma_m: fields.number_if_given("distance_sigma_m")?,
@@ -58,41 +58,10 @@ pub fn fault_of(metadata: &[(String, String)], event_time: EventTime) -> Option<
         resistance_ohm: fields.number("resistance_ohm")?,
         probability: fields.share("probability")?,
         candidates: candidates.to_owned(),
-        n_gasps: fields.integer("n_gasps")?,
+        n_gasps: fields.parsed("n_gasps")?,
         event_time,
         by: fields.text("by")?.to_owned(),
     })
-}
-
-struct Fields<'a>(&'a [(String, String)]);
-
-impl<'a> Fields<'a> {
-    fn text(&self, name: &str) -> Option<&'a str> {
-        let found = self.0.iter().find(|(found, _)| found == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    fn integer<T: FromStr>(&self, name: &str) -> Option<T> {
-        self.text(name)?.parse().ok()
-    }
-
-    /// A finite number.
-    fn number(&self, name: &str) -> Option<f64> {
-        self.text(name)?.parse().ok().filter(|x: &f64| x.is_finite())
-    }
-
-    fn share(&self, name: &str) -> Option<f64> {
-        self.number(name).filter(|x| (0.0..=1.0).contains(x))
-    }
-
-    /// Outside `None`: it is given and wrong.
-    #[allow(clippy::option_option)]
-    fn number_if_given(&self, name: &str) -> Option<Option<f64>> {
-        match self.text(name) {
-            None => Some(None),
-            Some(_) => self.number(name).map(Some),
-        }
-    }
 }
 
 #[cfg(test)]

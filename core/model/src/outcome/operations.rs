@@ -43,7 +43,7 @@ pub struct OutageRow {
     pub reported_at: EventTime,
     /// When the last customer had supply again; `None` while it is open.
     pub closed_at: Option<EventTime>,
-    /// Why it is over: `restored`, `not_confirmed`, `switched`, `merged` or `operator`; `None` while it is open.
+    /// Why it is over: `restored`, `not_confirmed`, `switched`, `merged`, `operator` or `grid_replaced`; `None` while it is open.
     pub closed_because: Option<&'static str>,
     /// Posterior probability of the device and its alternatives, 0 to 1.
     pub confidence: f64,
@@ -85,6 +85,45 @@ pub struct SwitchOperation {
     pub close: bool,
 }
 
+/// A plan to switch otherwise, as the engine suggests it. It becomes a proposal when the platform has put it into the log and the engine
+/// reads it there: estimates, and with them the moment of a suggestion, may differ from one replay to the next; a record does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Suggestion {
+    /// Names the proposal: the moment of the estimates that it comes from, log time in microseconds.
+    pub id: u64,
+    /// Path of the area that it is about.
+    pub area: Arc<str>,
+    /// Fingerprint of the grid that it was made for.
+    pub grid_mark: u64,
+    /// Fingerprint of the positions of the area's switches that it starts from.
+    pub positions_mark: u64,
+    /// The plan, in order.
+    pub operations: Vec<SwitchOperation>,
+    /// Losses as the switches stand, W.
+    pub loss_before_w: f64,
+    /// Losses after the plan, W.
+    pub loss_after_w: f64,
+    /// Losses of the tree that D4.6's algorithm alone finds, W; `None` where it finds none.
+    pub loss_d4_6_w: Option<f64>,
+    /// Lowest voltage before and after, per unit.
+    pub voltage_min_pu: [f64; 2],
+    /// The settings of the moment, so that the proposal has one life whatever the settings of a later start.
+    pub terms: ProposalTerms,
+}
+
+/// What a proposal lives by. All times are log time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProposalTerms {
+    /// How long it waits for a decision, in microseconds.
+    pub expires_us: i64,
+    /// How long a switch may take to confirm a command, in microseconds.
+    pub confirmation_us: i64,
+    /// How long nothing else is proposed after it was rejected, has expired undecided or has failed, in microseconds.
+    pub pause_us: i64,
+    /// Whether it is carried out without an operator.
+    pub is_automatic: bool,
+}
+
 /// A row of `reconfigurations`. `key`: the proposal's id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReconfigurationRow {
@@ -106,7 +145,7 @@ pub struct ReconfigurationRow {
     pub loss_d4_6_w: Option<f64>,
     /// Lowest voltage before and after, per unit.
     pub voltage_min_pu: [f64; 2],
-    /// When it was proposed, log time.
+    /// When it was proposed, log time: its place in the log.
     pub proposed_at: EventTime,
     /// Until when it can be accepted, log time.
     pub expires_at: EventTime,

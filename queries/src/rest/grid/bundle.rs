@@ -9,10 +9,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use flexmeter_model::TenantId;
+use flexmeter_model::operator::grid_replaced;
 use futures::future::BoxFuture;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{decision, now};
 use crate::auth::Role;
 use crate::rest::accept::Format;
 use crate::rest::guard::Caller;
@@ -29,6 +31,8 @@ pub type BundleFiles = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stored {
+    /// SHA-256 of its files, hexadecimal: the `subject` of the alert `grid.replaced` that records it.
+    pub fingerprint: String,
     /// Nodes of the network.
     pub n_nodes: usize,
     /// Its branches.
@@ -55,7 +59,7 @@ pub type BundleDoor = Arc<dyn Fn(TenantId, BundleFiles) -> BoxFuture<'static, Re
 ///
 /// For administrators. The body holds the files of a grid bundle by name: `{"network.json": {…}, "areas.csv": "node_id,area\n…",
 /// "meters.csv": …, "switches.csv": …}`, and `names.csv` and `lines.csv` if there are any. The bundle is checked and on disk when this answers; it
-/// replaces the one of the configuration, also after a restart. The live views begin anew with it within seconds, and `/readyz` says when they are complete.
+/// replaces the one of the configuration, also after a restart. Who put it is in the log as an alert `grid.replaced`. The live views begin anew with it within seconds, and `/readyz` says when they are complete.
 #[utoipa::path(put, path = "/api/v1/grid", operation_id = "putGrid", tag = "grid",
     request_body = Object,
     responses((status = 202, description = "The bundle is stored", body = Stored)))]
@@ -77,6 +81,8 @@ pub(in crate::rest) async fn put(
             BundleRefusal::Bundle(why) => Problem::new(Code::InvalidBody, why),
             BundleRefusal::NotStored(why) => Problem::new(Code::NotReady, format!("the bundle is not stored: {why}")),
         })?;
+    let record = grid_replaced(&stored.fingerprint, &caller.principal.user, now());
+    decision::store(&counter, &caller, record, "the bundle is in use, its record").await?;
     let mut response = page::document(Format::Json, page::json(&stored)?);
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)

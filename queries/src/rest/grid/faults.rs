@@ -39,8 +39,8 @@ const CLOCKS_APART_US_MAX: i64 = 10 * SECOND_US;
 const GASPS_WITHIN_US: i64 = 5 * 60 * SECOND_US;
 /// The engine takes no time that is further ahead of its own.
 const AHEAD_US_MAX: i64 = 10 * 60 * SECOND_US;
-/// Reasons for which an outage is over that say that nothing has failed there.
-const NO_FAILURE: [&str; 3] = ["not_confirmed", "switched", "merged"];
+/// Reasons for which an outage is over that say that nothing has failed there, or that its place is in another grid.
+const NO_FAILURE: [&str; 4] = ["not_confirmed", "switched", "merged", "grid_replaced"];
 
 /// A record and what is known beside it.
 #[derive(Debug, Clone, PartialEq)]

@@ -56,7 +56,7 @@ pub struct OutageDocument {
     /// When the last customer had supply again, RFC 3339; null while it is open.
     #[schema(required = true, format = DateTime)]
     closed_at: Option<String>,
-    /// `restored`, `not_confirmed`, `switched`, `merged` or `operator`; null while it is open.
+    /// `restored`, `not_confirmed`, `switched`, `merged`, `operator` or `grid_replaced`; null while it is open.
     #[schema(required = true)]
     closed_because: Option<&'static str>,
     /// Posterior probability of the device and its alternatives, 0 to 1.

@@ -115,6 +115,7 @@ pub(super) fn state(live: Arc<LiveStore>, history: Arc<History>) -> RestState {
         bundles: Arc::new(|_, files| {
             let stored = match files.contains_key("network.json") {
                 true => Ok(Stored {
+                    fingerprint: "ab01".to_owned(),
                     n_nodes: files.len(),
                     n_branches: 0,
                     n_meters: 0,
