@@ -14,7 +14,9 @@ mod grid;
 mod operations;
 
 pub use grid::{AreaEstimate, GridPhase, GridQuality, GridQuantity, GridStateRow, NodeState, SwitchRow};
-pub use operations::{FaultRow, OutageRow, ReconfigurationRow, ReliabilityRow, RowChange, SwitchCommand, SwitchOperation};
+pub use operations::{
+    FaultRow, OPERATIONS_KEPT_US, OutageRow, ReconfigurationRow, ReliabilityRow, RowChange, SwitchCommand, SwitchOperation,
+};
 
 /// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so
 /// consumers may use `(partition, index)` as an array position.
