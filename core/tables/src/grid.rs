@@ -115,7 +115,11 @@ pub const SWITCH_HISTORY: TableDef = TableDef {
         ColumnDef::new("hardware_id", ColumnType::Text, "device that reported the position"),
         ColumnDef::new("position", ColumnType::Text, "open or closed"),
         ColumnDef::new("valid_from", ColumnType::Time, "when it was operated, by the device's clock (UTC)"),
-        ColumnDef::nullable("valid_to", ColumnType::Time, "when it was operated next (UTC); null while it stands so"),
+        ColumnDef::nullable(
+            "valid_to",
+            ColumnType::Time,
+            "when it was operated next (UTC); null while it stands so",
+        ),
         ColumnDef::new("received_at", ColumnType::Time, "when the log appended the report (UTC)"),
     ],
     lake_columns: &[],
