@@ -37,11 +37,11 @@ pub(super) fn provider(grid: &LiveGrid, alerts: HistoryView) -> Result<Arc<dyn T
     let latest_first = vec![col("log_offset").sort(false, false)];
     let of_a_moment = vec![col("hardware_id"), col("event_time")];
     let rank = row_number().partition_by(of_a_moment).order_by(latest_first).build()?;
-    let before = lag(col("position"), None, None)
+    let before = lag(col("position"), Some(1), None)
         .partition_by(by_device())
         .order_by(in_time())
         .build()?;
-    let after = lead(col("event_time"), None, None)
+    let after = lead(col("event_time"), Some(1), None)
         .partition_by(by_device())
         .order_by(in_time())
         .build()?;
