@@ -197,7 +197,7 @@ async fn a_kill_between_commit_and_checkpoint_and_a_replay_in_other_epochs_chang
     assert_eq!(expected.1, [closed("x", 9)]);
 
     // committed up to one moment, killed at a later one, restored from a checkpoint before both, and replayed in other epochs
-    for checkpoint in (0..=100).step_by(10) {
+    for checkpoint in (0..=100).step_by(20) {
         for committed in (checkpoint..=100).step_by(10) {
             for step in [7, 25, 110] {
                 let folder = tempfile::tempdir().unwrap();
