@@ -49,7 +49,7 @@ pub enum CheckpointError {
 }
 
 /// Version of the format.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 4;
 const MAGIC: &[u8; 8] = b"FLXPART\n";
 const CRC_LEN: usize = 4;
 

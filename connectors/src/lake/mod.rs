@@ -17,6 +17,7 @@ mod data_file;
 mod durable_store;
 mod error;
 mod maintenance;
+mod operations;
 mod rows;
 mod table;
 mod tail;
@@ -33,7 +34,7 @@ use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use flexmeter_model::outcome::ClosedEpoch;
 use flexmeter_model::{EventTime, TenantId};
 use flexmeter_tables::dictionary::Vocabulary;
-use flexmeter_tables::{acknowledgements, alerts, grid, load_profile, measurements, rejections};
+use flexmeter_tables::{acknowledgements, alerts, grid, load_profile, measurements, operations as operation_tables, rejections};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 pub use config::{LakeConfig, VACUUM_RETENTION_HOURS_MIN};
@@ -127,12 +128,15 @@ impl Lake {
                 rows.learn_grid().await?;
             }
         }
-        // from here on the lanes count these rows as taken: a failure must stop the lake, not lose them
         for outcome in &epoch.partitions {
             filling.log_time = filling.log_time.max(outcome.log_time);
         }
         let log_time = u64::try_from(filling.log_time.micros()).unwrap_or(0);
         filling.grid_position = log_time.max(filling.grid_position + 1);
+        for (tenant, rows) in &mut filling.tenants {
+            rows.operations.take(tenant, &epoch, filling.grid_position).await?;
+        }
+        // from here on the lanes count these rows as taken: a failure must stop the lake, not lose them
         match rows::encode(&epoch, filling.grid_position, &mut filling.tenants) {
             Ok(encoded) => filling.waiting.extend(encoded),
             Err(error) => return Err(self.stopped_by(error)),
@@ -265,6 +269,9 @@ impl Filling {
             load_profile: open(&load_profile::TABLE).await?,
             grid_state: open(&grid::STATE).await?,
             grid_quality: open(&grid::QUALITY).await?,
+            outages: open(&operation_tables::OUTAGES).await?,
+            reconfigurations: open(&operation_tables::RECONFIGURATIONS).await?,
+            faults: open(&operation_tables::FAULTS).await?,
         };
         self.tenants.insert(tenant.clone(), TenantRows::new(&tables, &self.vocabulary));
         shared.tenants.write().insert(tenant.clone(), tables);

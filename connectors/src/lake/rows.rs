@@ -16,6 +16,7 @@ use flexmeter_tables::rejections::RejectionEncoder;
 use flexmeter_tables::{Day, RowEncoder, day_of};
 
 use super::LakeError;
+use super::operations::{Operations, Past};
 use super::table::LakeTable;
 
 /// Encoders kept between epochs for one table; late data of more days than this make new ones each time.
@@ -24,7 +25,7 @@ const ENCODERS_KEPT: usize = 4;
 const GRID_STEP_US: i64 = 60 * 1_000_000;
 /// Where the grid's rows stand in the log: they are of no partition. Their position is log time, µs, which a replay repeats; an epoch
 /// that ends where the one before it did counts as a microsecond later.
-const GRID_PARTITION: u32 = u32::MAX;
+pub(super) const GRID_PARTITION: u32 = u32::MAX;
 
 /// The tables of one tenant, and how far each has been filled.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) struct TenantRows {
     load_profile: Lane<ProfileEncoder>,
     grid_state: Lane<StateEncoder>,
     grid_quality: Lane<QualityEncoder>,
+    pub(super) operations: Operations,
     /// The newest estimate of each area: it is history once there is one of a later minute.
     newest: BTreeMap<Arc<str>, Arc<AreaEstimate>>,
 }
@@ -50,10 +52,13 @@ pub(super) struct TenantTables {
     pub(super) load_profile: Arc<LakeTable>,
     pub(super) grid_state: Arc<LakeTable>,
     pub(super) grid_quality: Arc<LakeTable>,
+    pub(super) outages: Arc<LakeTable>,
+    pub(super) reconfigurations: Arc<LakeTable>,
+    pub(super) faults: Arc<LakeTable>,
 }
 
 impl TenantTables {
-    pub(super) fn all(&self) -> [&Arc<LakeTable>; 7] {
+    pub(super) fn all(&self) -> [&Arc<LakeTable>; 10] {
         [
             &self.measurements,
             &self.alerts,
@@ -62,6 +67,9 @@ impl TenantTables {
             &self.load_profile,
             &self.grid_state,
             &self.grid_quality,
+            &self.outages,
+            &self.reconfigurations,
+            &self.faults,
         ]
     }
 }
@@ -86,6 +94,11 @@ impl TenantRows {
             load_profile: Lane::new(&tables.load_profile, move || ProfileEncoder::new(&load_profile)),
             grid_state: Lane::new(&tables.grid_state, StateEncoder::default),
             grid_quality: Lane::new(&tables.grid_quality, QualityEncoder::default),
+            operations: Operations {
+                outages: Past::new(&tables.outages),
+                reconfigurations: Past::new(&tables.reconfigurations),
+                faults: Past::new(&tables.faults),
+            },
             newest: BTreeMap::new(),
         }
     }
@@ -102,7 +115,8 @@ impl TenantRows {
     /// Learns up to which log time the tables hold the grid's rows.
     pub(super) async fn learn_grid(&mut self) -> Result<(), LakeError> {
         self.grid_state.learn(GRID_PARTITION).await?;
-        self.grid_quality.learn(GRID_PARTITION).await
+        self.grid_quality.learn(GRID_PARTITION).await?;
+        self.operations.learn().await
     }
 
     /// Takes an estimate; the one before it goes to the past if it is of an earlier minute.
@@ -146,13 +160,13 @@ impl TenantRows {
         out.extend(self.load_profile.finish()?);
         out.extend(self.grid_state.finish()?);
         out.extend(self.grid_quality.finish()?);
-        Ok(())
+        self.operations.finish(out)
     }
 }
 
 /// One table's way from rows to batches.
-struct Lane<E> {
-    table: Arc<LakeTable>,
+pub(super) struct Lane<E> {
+    pub(super) table: Arc<LakeTable>,
     new_encoder: Box<dyn Fn() -> E + Send + Sync>,
     encoders: Vec<(Day, E)>,
     by_day: HashMap<Day, usize>,
@@ -176,7 +190,7 @@ impl<E> std::fmt::Debug for Lane<E> {
 }
 
 impl<E: RowEncoder> Lane<E> {
-    fn new(table: &Arc<LakeTable>, new_encoder: impl Fn() -> E + Send + Sync + 'static) -> Self {
+    pub(super) fn new(table: &Arc<LakeTable>, new_encoder: impl Fn() -> E + Send + Sync + 'static) -> Self {
         Self {
             table: Arc::clone(table),
             new_encoder: Box::new(new_encoder),
@@ -190,7 +204,7 @@ impl<E: RowEncoder> Lane<E> {
         }
     }
 
-    async fn learn(&mut self, partition: u32) -> Result<(), LakeError> {
+    pub(super) async fn learn(&mut self, partition: u32) -> Result<(), LakeError> {
         if !self.next.contains_key(&partition) {
             let offset = self.table.committed_offset(partition).await?;
             self.next.insert(partition, offset);
@@ -198,13 +212,18 @@ impl<E: RowEncoder> Lane<E> {
         Ok(())
     }
 
-    fn begin(&mut self, partition: u32) {
+    /// Up to where the table and its tail hold a log partition, if that is known.
+    pub(super) fn known(&self, partition: u32) -> Option<u64> {
+        self.next.get(&partition).copied()
+    }
+
+    pub(super) fn begin(&mut self, partition: u32) {
         self.floor = self.next.get(&partition).copied().unwrap_or(0);
         self.touched = false;
     }
 
     /// The encoder for a row of this offset and time; `None` when the table has the row already.
-    fn encoder(&mut self, offset: u64, time: EventTime) -> Option<&mut E> {
+    pub(super) fn encoder(&mut self, offset: u64, time: EventTime) -> Option<&mut E> {
         if offset < self.floor {
             return None;
         }
@@ -219,7 +238,7 @@ impl<E: RowEncoder> Lane<E> {
         Some(&mut self.encoders[self.at].1)
     }
 
-    fn end(&mut self, partition: u32, end_offset: u64) {
+    pub(super) fn end(&mut self, partition: u32, end_offset: u64) {
         if self.touched {
             self.offsets.insert(partition, end_offset);
         }
@@ -229,7 +248,7 @@ impl<E: RowEncoder> Lane<E> {
         }
     }
 
-    fn finish(&mut self) -> Result<Option<EncodedRows>, LakeError> {
+    pub(super) fn finish(&mut self) -> Result<Option<EncodedRows>, LakeError> {
         let mut days = Vec::new();
         for (day, encoder) in &mut self.encoders {
             if encoder.n_rows() > 0 {
@@ -270,6 +289,9 @@ pub(super) fn tenants(epoch: &ClosedEpoch) -> Vec<TenantId> {
     }
     epoch.grid.areas.iter().for_each(|area| note(&area.tenant));
     epoch.grid.gone.iter().for_each(|(tenant, _)| note(tenant));
+    epoch.grid.outages.iter().for_each(|change| note(&change.tenant));
+    epoch.grid.reconfigurations.iter().for_each(|change| note(&change.tenant));
+    epoch.grid.faults.iter().for_each(|change| note(&change.tenant));
     found
 }
 

@@ -129,6 +129,11 @@ impl LakeTable {
         self.view.load_full()
     }
 
+    /// The settings that the table is read with.
+    pub(super) fn session(&self) -> SessionState {
+        self.session.as_ref().clone()
+    }
+
     /// The committed state.
     pub(super) fn state(&self) -> Arc<DeltaTableState> {
         self.state.load_full()

@@ -26,6 +26,20 @@ pub enum IdError {
         /// The first character that is not allowed.
         character: char,
     },
+    /// A tenant is a folder of the lake.
+    #[error("{id:?} means a folder wherever it is a file's name; give the tenant another name")]
+    Folder {
+        /// The id.
+        id: &'static str,
+    },
+}
+
+fn check_tenant(text: &str) -> Result<(), IdError> {
+    match text {
+        "." => Err(IdError::Folder { id: "." }),
+        ".." => Err(IdError::Folder { id: ".." }),
+        _ => check(text),
+    }
 }
 
 fn check(text: &str) -> Result<(), IdError> {
@@ -49,7 +63,7 @@ fn check(text: &str) -> Result<(), IdError> {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -60,7 +74,7 @@ macro_rules! id {
             /// # Errors
             /// [`IdError`] when the text is empty, too long or would not be one MQTT topic level.
             pub fn new(text: &str) -> Result<Self, IdError> {
-                check(text)?;
+                $check(text)?;
                 Ok(Self(Arc::from(text)))
             }
 
@@ -69,7 +83,7 @@ macro_rules! id {
             /// # Errors
             /// [`IdError`] as for [`Self::new`].
             pub fn check(text: &str) -> Result<(), IdError> {
-                check(text)
+                $check(text)
             }
 
             /// The id as text.
@@ -100,12 +114,12 @@ macro_rules! id {
 }
 
 id! {
-    /// A tenant: the first field of every key.
-    TenantId
+    /// A tenant: the first field of every key, and a folder of the lake.
+    TenantId, check_tenant
 }
 id! {
     /// A device's hardware id, unique within its tenant (D4.6 section 4.5).
-    HardwareId
+    HardwareId, check
 }
 
 #[cfg(test)]
@@ -114,6 +128,15 @@ mod tests {
 
     fn check_id(text: &str, expected: Result<(), IdError>) {
         assert_eq!(HardwareId::new(text).map(|_| ()), expected, "{text:?}");
+    }
+
+    #[test]
+    fn a_tenant_is_no_way_out_of_the_lake() {
+        for id in [".", ".."] {
+            assert_eq!(TenantId::new(id), Err(IdError::Folder { id }));
+            assert_eq!(TenantId::check(id), Err(IdError::Folder { id }));
+        }
+        assert!(TenantId::new("...").is_ok() && TenantId::new(".north").is_ok() && HardwareId::new("..").is_ok());
     }
 
     #[test]

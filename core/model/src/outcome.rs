@@ -15,7 +15,8 @@ mod operations;
 
 pub use grid::{AreaEstimate, GridPhase, GridQuality, GridQuantity, GridStateRow, NodeState, SwitchRow};
 pub use operations::{
-    FaultRow, OutageRow, ProposalTerms, ReconfigurationRow, ReliabilityRow, RowChange, Suggestion, SwitchCommand, SwitchOperation,
+    FaultRow, OPERATIONS_KEPT_US, OutageRow, ProposalTerms, ReconfigurationRow, ReliabilityRow, RowChange, Suggestion, SwitchCommand,
+    SwitchOperation,
 };
 
 /// A device the engine has met. `index` is dense within the partition (0, 1, 2, …) and stable as long as the engine's state is, so

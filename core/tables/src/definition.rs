@@ -113,6 +113,8 @@ pub enum TableKind {
     Live,
     /// Newest rows from memory, the past from the lake.
     LiveAndHistory,
+    /// Made of other tables when it is asked for.
+    View,
     /// What an operator handed over; it does not change while the process runs.
     Reference,
 }
@@ -125,6 +127,7 @@ impl TableKind {
             Self::History => "history",
             Self::Live => "live",
             Self::LiveAndHistory => "live + history",
+            Self::View => "view of history",
             Self::Reference => "reference",
         }
     }
@@ -188,6 +191,7 @@ pub const TABLES: &[TableDef] = &[
     grid::STATE,
     grid::QUALITY,
     grid::SWITCHES,
+    grid::SWITCH_HISTORY,
     operations::OUTAGES,
     operations::RELIABILITY,
     operations::RECONFIGURATIONS,

@@ -87,7 +87,7 @@ pub const QUALITY: TableDef = TableDef {
 pub const SWITCHES: TableDef = TableDef {
     name: "switches",
     kind: TableKind::Live,
-    comment: "Where every switch stands now",
+    comment: "Where every switch stands now; where it stood before is in switch_history",
     columns: &[
         ColumnDef::new("branch_id", ColumnType::Long, "branch that is switched, its id in network.json"),
         AREA,
@@ -100,6 +100,27 @@ pub const SWITCHES: TableDef = TableDef {
             ColumnType::Time,
             "when it was operated (UTC); null while the position is the bundle's",
         ),
+    ],
+    lake_columns: &[],
+};
+
+/// Where the switches stood.
+pub const SWITCH_HISTORY: TableDef = TableDef {
+    name: "switch_history",
+    kind: TableKind::View,
+    comment: "Where each switch has stood since when, as its switch.position alerts say; before its first one a switch stood as the bundle says",
+    columns: &[
+        ColumnDef::new("branch_id", ColumnType::Long, "branch that is switched, its id in network.json"),
+        AREA,
+        ColumnDef::new("hardware_id", ColumnType::Text, "device that reported the position"),
+        ColumnDef::new("position", ColumnType::Text, "open or closed"),
+        ColumnDef::new("valid_from", ColumnType::Time, "when it was operated, by the device's clock (UTC)"),
+        ColumnDef::nullable(
+            "valid_to",
+            ColumnType::Time,
+            "when it was operated next (UTC); null while it stands so",
+        ),
+        ColumnDef::new("received_at", ColumnType::Time, "when the log appended the report (UTC)"),
     ],
     lake_columns: &[],
 };

@@ -16,6 +16,7 @@ pub mod grid_history;
 pub mod latest;
 pub mod load_profile;
 pub mod measurements;
+pub mod operation_rows;
 pub mod operations;
 pub mod rejections;
 

@@ -1,7 +1,21 @@
-//! The tables of grid operation: `outages`, `reliability`, `reconfigurations` and `faults`. They live in memory only; their rows are made
-//! by the counter.
+//! The tables of grid operation: `outages`, `reliability`, `reconfigurations` and `faults`. [`crate::operation_rows`] encodes the rows of
+//! those that have a past, live ones and past ones alike; indices live in memory only and are made by the counter.
 
 use crate::definition::{ColumnDef, ColumnType, TableDef, TableKind};
+
+/// What only the lake says of rows that have come to an end.
+const VERSION: &[ColumnDef] = &[
+    ColumnDef::new(
+        "log_time",
+        ColumnType::Time,
+        "log time at which the row had become so (UTC); of several rows with the same id the last one counts, the others are what was known before",
+    ),
+    ColumnDef::new(
+        "withdrawn",
+        ColumnType::Bool,
+        "whether it has turned out that there was nothing; SQL leaves such ids out",
+    ),
+];
 
 const FEEDER: ColumnDef = ColumnDef::nullable(
     "feeder",
@@ -12,8 +26,8 @@ const FEEDER: ColumnDef = ColumnDef::nullable(
 /// Outages, open and closed ones.
 pub const OUTAGES: TableDef = TableDef {
     name: "outages",
-    kind: TableKind::Live,
-    comment: "Outages with their most probable cause, the open ones and those of the last 31 days",
+    kind: TableKind::LiveAndHistory,
+    comment: "Outages with their most probable cause: the open ones, and every one that is over, as it is known now",
     columns: &[
         ColumnDef::new("outage_id", ColumnType::Text, "names the outage for good"),
         ColumnDef::new(
@@ -55,14 +69,14 @@ pub const OUTAGES: TableDef = TableDef {
         ),
         ColumnDef::new("acknowledged", ColumnType::Bool, "whether an operator has taken note"),
     ],
-    lake_columns: &[],
+    lake_columns: VERSION,
 };
 
 /// Reliability of the feeders.
 pub const RELIABILITY: TableDef = TableDef {
     name: "reliability",
     kind: TableKind::Live,
-    comment: "Reliability of each feeder by IEEE 1366, over the outages of the table outages; more than five minutes are a sustained interruption",
+    comment: "Reliability of each feeder by IEEE 1366, over the outages of the last 31 days; more than five minutes are a sustained interruption",
     columns: &[
         FEEDER,
         ColumnDef::new(
@@ -104,8 +118,8 @@ pub const RELIABILITY: TableDef = TableDef {
 /// Proposals to switch otherwise.
 pub const RECONFIGURATIONS: TableDef = TableDef {
     name: "reconfigurations",
-    kind: TableKind::Live,
-    comment: "Proposals to switch the grid so that it loses less, and what has become of them",
+    kind: TableKind::LiveAndHistory,
+    comment: "Proposals to switch the grid so that it loses less, and what has become of them: the open ones, and every one that has come to its end",
     columns: &[
         ColumnDef::new("proposal_id", ColumnType::Text, "names the proposal for good"),
         ColumnDef::new(
@@ -151,14 +165,14 @@ pub const RECONFIGURATIONS: TableDef = TableDef {
         ColumnDef::new("expires_at", ColumnType::Time, "until when it can be accepted, log time (UTC)"),
         ColumnDef::new("changed_at", ColumnType::Time, "when its state changed last, log time (UTC)"),
     ],
-    lake_columns: &[],
+    lake_columns: VERSION,
 };
 
 /// Located faults.
 pub const FAULTS: TableDef = TableDef {
     name: "faults",
-    kind: TableKind::Live,
-    comment: "Faults located from the records of voltages and currents at the head of a feeder",
+    kind: TableKind::LiveAndHistory,
+    comment: "Every fault located from the records of voltages and currents at the head of a feeder",
     columns: &[
         ColumnDef::new("fault_id", ColumnType::Text, "names the fault for good"),
         ColumnDef::new("area", ColumnType::Text, "path of the area that the most probable place is in"),
@@ -204,5 +218,5 @@ pub const FAULTS: TableDef = TableDef {
         ColumnDef::new("event_time", ColumnType::Time, "when the fault was recorded (UTC)"),
         ColumnDef::new("sent_by", ColumnType::Text, "who sent the record"),
     ],
-    lake_columns: &[],
+    lake_columns: VERSION,
 };

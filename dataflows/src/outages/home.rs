@@ -13,6 +13,7 @@ use crate::checkpoint::{CheckpointError, Reader, Writer};
 pub(super) fn settings() -> MonitorSettings {
     MonitorSettings {
         n_regular: 2,
+        retention_us: flexmeter_model::outcome::OPERATIONS_KEPT_US,
         ..MonitorSettings::default()
     }
 }

@@ -27,8 +27,8 @@ use flexmeter_model::TenantId;
 use flexmeter_model::operator::OPERATOR;
 use flexmeter_model::record::partition_of;
 
-/// How long what has come to an end stays in a view, in log time: 31 days.
-const KEPT_US: i64 = 31 * 24 * 3_600 * 1_000_000;
+/// How long what has come to an end stays in a view, in log time.
+const KEPT_US: i64 = flexmeter_model::outcome::OPERATIONS_KEPT_US;
 /// Most ended proposals, and most faults, of one tenant in a view; the oldest leave above it.
 const KEPT_MAX: usize = 1_000;
 

@@ -16,6 +16,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use flexmeter_model::outcome::{AreaEstimate, GridStateRow};
 use flexmeter_tables::grid_history::suspects_json;
+use flexmeter_tables::operations::RELIABILITY;
 use flexmeter_tables::{TableDef, grid};
 
 use super::columns::{floats, floats_or_null, ints, longs, longs_or_null, times_or_null, truths, words, words_or_null};
@@ -43,10 +44,8 @@ pub(super) fn provider(table: &TableDef, grid: &Arc<LiveGrid>) -> Result<Option<
         name if name == grid::AREAS.name => areas(grid),
         name if name == grid::NODES.name => nodes(grid),
         name if name == grid::BRANCHES.name => branches(grid),
-        _ => match operations::columns(table, grid) {
-            Some(columns) => columns,
-            None => return Ok(None),
-        },
+        name if name == RELIABILITY.name => operations::reliability(grid),
+        _ => return Ok(None),
     };
     let schema = planning_schema(table.columns);
     let batch = RecordBatch::try_new(schema.clone(), columns)?;

@@ -13,6 +13,7 @@ mod latest;
 mod operations;
 mod profile;
 mod pushdown;
+mod switch_history;
 mod tenant;
 
 use std::sync::Arc;

@@ -1,52 +1,81 @@
-//! The tables of grid operation, of one snapshot: outages, reliability, reconfigurations and faults. Each has few rows, made at once.
+//! The tables of grid operation: `reliability` as it is in one snapshot; `outages`, `reconfigurations` and `faults` with their past.
+//!
+//! A row of those three has a name for good. In memory is what it is now; the lake has it as it was when it came to its end, and once
+//! more for each correction since. The row in memory counts, else the lake's newest one, unless it says that there was nothing. The
+//! choice is an ordinary logical plan over both.
 
-use arrow::array::ArrayRef;
-use flexmeter_model::outcome::{OutageRow, ReconfigurationRow, SwitchOperation};
-use flexmeter_tables::{TableDef, operations};
-use serde_json::json;
+use std::sync::Arc;
 
-use super::columns::{floats, floats_or_null, longs, longs_or_null, times_or_null, truths, words, words_or_null};
-use super::grid::position;
+use arrow::array::{ArrayRef, RecordBatch};
+use datafusion::catalog::view::ViewTable;
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{ExprFunctionExt, LogicalPlanBuilder};
+use datafusion::prelude::{col, lit};
+use flexmeter_model::EventTime;
+use flexmeter_tables::operation_rows::{OperationEncoder, OperationRow, Version};
+use flexmeter_tables::operations::{FAULTS, OUTAGES, RECONFIGURATIONS};
+use flexmeter_tables::{RowEncoder, TableDef};
+
+use super::HistoryView;
+use super::columns::{floats, floats_or_null, longs, longs_or_null};
+use super::conform::{conform_batch, planning_schema};
+use super::history::{HistoryTable, LiveAndPast};
 use crate::live::{Keyed, LiveGrid};
 
-/// The columns of a table of grid operation; `None` for any other table.
-pub(super) fn columns(table: &TableDef, grid: &LiveGrid) -> Option<Vec<ArrayRef>> {
-    Some(match table.name {
-        name if name == operations::OUTAGES.name => outages(grid.outages()),
-        name if name == operations::RELIABILITY.name => reliability(grid),
-        name if name == operations::RECONFIGURATIONS.name => reconfigurations(grid.reconfigurations()),
-        name if name == operations::FAULTS.name => faults(grid),
-        _ => return None,
-    })
+/// How new a row is among those of its id: 1 for the newest.
+const RANK: &str = "rank_";
+
+/// Whether this is a table of grid operation that has a past.
+pub(super) fn is_one(table: &TableDef) -> bool {
+    [OUTAGES.name, RECONFIGURATIONS.name, FAULTS.name].contains(&table.name)
 }
 
-fn keys<R>(rows: &Keyed<R>) -> ArrayRef {
-    words(rows.iter().map(|(key, _)| &**key))
+/// A table for which [`is_one`] says yes: what is in memory, and the past of what is not.
+pub(super) fn merged(table: &TableDef, grid: &LiveGrid, history: HistoryView) -> Result<Arc<dyn TableProvider>> {
+    let now = match table.name {
+        name if name == OUTAGES.name => encoded(grid.outages())?,
+        name if name == RECONFIGURATIONS.name => encoded(grid.reconfigurations())?,
+        _ => encoded(grid.faults())?,
+    };
+    let schema = planning_schema(table.file_columns());
+    let live = MemTable::try_new(schema.clone(), vec![vec![conform_batch(&now, &schema)?]])?;
+    let versions = LiveAndPast {
+        live: Arc::new(live),
+        past: HistoryTable::new(table.file_columns(), history),
+    };
+    let columns = || table.columns.iter().map(|column| col(column.name));
+    let newest_first = vec![col("log_time").sort(false, false)];
+    let rank = row_number()
+        .partition_by(columns().take(1).collect())
+        .order_by(newest_first)
+        .build()?;
+    let plan = LogicalPlanBuilder::scan("versions", provider_as_source(Arc::new(versions)), None)?
+        .window([rank.alias(RANK)])?
+        .filter(col(RANK).eq(lit(1_u64)).and(!col("withdrawn")))?
+        .project(columns())?
+        .build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
 }
 
-fn outages(outages: &Keyed<OutageRow>) -> Vec<ArrayRef> {
-    let rows = || outages.iter().map(|(_, row)| &**row);
-    let alternatives: Vec<String> = rows().map(|row| json!(row.alternatives).to_string()).collect();
-    vec![
-        keys(outages),
-        words(rows().map(|row| &*row.area)),
-        longs_or_null(rows().map(|row| row.feeder)),
-        words(rows().map(|row| row.device.as_str())),
-        words(alternatives.iter().map(String::as_str)),
-        longs(rows().map(|row| row.node_id)),
-        longs(rows().map(|row| row.n_customers.into())),
-        longs(rows().map(|row| row.n_customers_out.into())),
-        longs(rows().map(|row| row.n_gasps.into())),
-        times_or_null(rows().map(|row| Some(row.opened_at))),
-        times_or_null(rows().map(|row| Some(row.reported_at))),
-        times_or_null(rows().map(|row| row.closed_at)),
-        words_or_null(rows().map(|row| row.closed_because)),
-        floats(rows().map(|row| row.confidence)),
-        truths(rows().map(|row| row.acknowledged)),
-    ]
+/// What is in memory is newer than anything else.
+fn encoded<R: OperationRow>(rows: &Keyed<R>) -> Result<RecordBatch> {
+    let mut encoder = OperationEncoder::default();
+    for (key, row) in rows.iter() {
+        encoder.push(Version {
+            key: key.clone(),
+            row: row.clone(),
+            log_time: EventTime::from_micros(i64::MAX),
+            is_withdrawn: false,
+        });
+    }
+    Ok(encoder.finish()?)
 }
 
-fn reliability(grid: &LiveGrid) -> Vec<ArrayRef> {
+/// The columns of `reliability`.
+pub(super) fn reliability(grid: &LiveGrid) -> Vec<ArrayRef> {
     let rows = || grid.reliability().iter().map(|(_, row)| row);
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     vec![
@@ -59,51 +88,5 @@ fn reliability(grid: &LiveGrid) -> Vec<ArrayRef> {
         floats_or_null(rows().map(|row| row.saifi)),
         floats_or_null(rows().map(|row| row.caidi_min)),
         floats_or_null(rows().map(|row| row.maifi)),
-    ]
-}
-
-fn reconfigurations(proposals: &Keyed<ReconfigurationRow>) -> Vec<ArrayRef> {
-    let rows = || proposals.iter().map(|(_, row)| &**row);
-    let step = |step: &SwitchOperation| json!({ "branch_id": step.branch_id, "hardware_id": step.hardware_id.as_str(), "position": position(step.close) });
-    let plans: Vec<String> = rows()
-        .map(|row| serde_json::Value::from_iter(row.operations.iter().map(step)).to_string())
-        .collect();
-    vec![
-        keys(proposals),
-        words(rows().map(|row| row.state)),
-        words_or_null(rows().map(|row| row.reason)),
-        words_or_null(rows().map(|row| row.decided_by.as_deref())),
-        words(plans.iter().map(String::as_str)),
-        longs(rows().map(|row| row.operations.len() as i64)),
-        longs(rows().map(|row| row.n_done.into())),
-        floats(rows().map(|row| row.loss_before_w)),
-        floats(rows().map(|row| row.loss_after_w)),
-        floats_or_null(rows().map(|row| row.loss_d4_6_w)),
-        floats(rows().map(|row| row.voltage_min_pu[0])),
-        floats(rows().map(|row| row.voltage_min_pu[1])),
-        times_or_null(rows().map(|row| Some(row.proposed_at))),
-        times_or_null(rows().map(|row| Some(row.expires_at))),
-        times_or_null(rows().map(|row| Some(row.changed_at))),
-    ]
-}
-
-fn faults(grid: &LiveGrid) -> Vec<ArrayRef> {
-    let rows = || grid.faults().iter().map(|(_, row)| row);
-    vec![
-        keys(grid.faults()),
-        words(rows().map(|row| &*row.area)),
-        words(rows().map(|row| row.fault_type.as_str())),
-        longs(rows().map(|row| row.branch_id)),
-        longs(rows().map(|row| row.near_node)),
-        floats(rows().map(|row| row.share)),
-        floats_or_null(rows().map(|row| row.distance_m)),
-        floats_or_null(rows().map(|row| row.distance_sigma_m)),
-        floats(rows().map(|row| row.distance_ohm)),
-        floats(rows().map(|row| row.resistance_ohm)),
-        floats(rows().map(|row| row.probability)),
-        words(rows().map(|row| row.candidates.as_str())),
-        longs(rows().map(|row| row.n_gasps.into())),
-        times_or_null(rows().map(|row| Some(row.event_time))),
-        words(rows().map(|row| row.by.as_str())),
     ]
 }

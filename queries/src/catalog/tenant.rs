@@ -7,14 +7,16 @@ use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::error::Result;
 use flexmeter_model::TenantId;
-use flexmeter_tables::{TABLES, TableDef, TableKind, table};
+use flexmeter_tables::{TABLES, TableDef, TableKind, alerts, table};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::grid;
 use super::history::{HistoryTable, LiveAndPast};
 use super::latest::LatestTable;
+use super::operations;
 use super::profile;
+use super::switch_history;
 use super::{HistorySource, HistoryView};
 use crate::live::LiveSnapshot;
 
@@ -46,6 +48,8 @@ impl TenantSchema {
             TableKind::History => Some(Arc::new(HistoryTable::new(table.columns, self.view(table)))),
             TableKind::Live if table.name == "latest" => Some(Arc::new(LatestTable::new(self.live.clone()))),
             TableKind::LiveAndHistory if table.name == profile::NAME => Some(profile::merged(self.live.clone(), self.view(table))?),
+            TableKind::LiveAndHistory if operations::is_one(table) => Some(operations::merged(table, self.live.grid(), self.view(table))?),
+            TableKind::View => Some(switch_history::provider(self.live.grid(), self.view(&alerts::TABLE))?),
             // A table whose definition has come before its view has no provider there either.
             TableKind::Live | TableKind::Reference => grid::provider(table, self.live.grid())?,
             TableKind::LiveAndHistory => grid::provider(table, self.live.grid())?.map(|live| {

@@ -349,6 +349,7 @@ async fn catalogs_schemas_tables_and_types_are_listed() {
                 "reconfigurations",
                 "rejections",
                 "reliability",
+                "switch_history",
                 "switches",
             ],
         ),

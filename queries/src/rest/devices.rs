@@ -29,8 +29,8 @@ pub(super) struct DeviceQuery {
     /// Only hardware ids that begin with this
     prefix: Option<String>,
     /// Rows of a page
-    #[param(minimum = 1, maximum = 10_000, default = 1_000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1_000)]
+    limit: Option<String>,
     /// The previous page's `next`
     cursor: Option<String>,
 }
@@ -88,7 +88,7 @@ pub(super) async fn list(
     OriginalUri(uri): OriginalUri,
     Parameters(query): Parameters<DeviceQuery>,
 ) -> Result<Response, Problem> {
-    let limit = limit(query.limit)?;
+    let limit = limit(query.limit.as_deref())?;
     let after: Option<String> = cursor::start(LIST, query.cursor.as_deref())?;
     let snapshot = counter.state.live.snapshot(&caller.tenant);
     let names = counter.directory.names(&caller.tenant, &snapshot);

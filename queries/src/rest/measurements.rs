@@ -35,8 +35,8 @@ pub(super) struct MeasurementQuery {
     /// Only this quantity
     identifier: Option<String>,
     /// Rows of a page
-    #[param(minimum = 1, maximum = 10_000, default = 1_000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1_000)]
+    limit: Option<String>,
     /// The previous page's `next`
     cursor: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(super) async fn list(
     let format = negotiate(&headers, TABLE_FORMATS)?;
     let range = TimeRange::parse(query.from.as_deref(), query.to.as_deref())?;
     let wanted = query.identifier.as_deref().map(identifier).transpose()?;
-    let limit = limit(query.limit)?;
+    let limit = limit(query.limit.as_deref())?;
     let start: Option<(Key, u32)> = cursor::start(LIST, query.cursor.as_deref())?;
 
     let statement = statement(&hardware_id, range, wanted, limit, start.as_ref());

@@ -94,6 +94,14 @@ pub(super) fn time(name: &str, text: &str) -> Result<EventTime, Problem> {
     }
 }
 
+/// A moment at which something happened: unlike an end of a range it has to be one.
+pub(super) fn moment(name: &str, text: &str) -> Result<EventTime, Problem> {
+    match EventTime::parse(text.as_bytes()) {
+        Err(error @ TimeError::OutOfBounds) => Err(Problem::parameter(name, format!("{text:?}: {error}"))),
+        _ => time(name, text),
+    }
+}
+
 /// 10000-01-01T00:00:00Z, the first moment that no reading can have.
 const AFTER_ALL_READINGS: EventTime = EventTime::from_micros(253_402_300_800_000_000);
 
@@ -106,12 +114,14 @@ pub(super) fn identifier(text: &str) -> Result<Identifier, Problem> {
 }
 
 /// The page's size.
-pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
-    let limit = asked.unwrap_or(PAGE_ROWS_DEFAULT);
-    if (1..=PAGE_ROWS_MAX).contains(&limit) {
-        Ok(limit as usize)
-    } else {
-        Err(Problem::parameter("limit", format!("{limit} is not between 1 and {PAGE_ROWS_MAX}")))
+pub(super) fn limit(asked: Option<&str>) -> Result<usize, Problem> {
+    let Some(text) = asked else { return Ok(PAGE_ROWS_DEFAULT as usize) };
+    match text.parse() {
+        Ok(limit @ 1..=PAGE_ROWS_MAX) => Ok(limit as usize),
+        _ => Err(Problem::parameter(
+            "limit",
+            format!("{text:?} is not a whole number from 1 to {PAGE_ROWS_MAX}"),
+        )),
     }
 }
 
@@ -155,10 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_before_1970_is_refused_and_not_moved() {
+        let problem = moment("eventTime", "1969-12-31T23:59:59Z").unwrap_err();
+        assert!(
+            problem.detail().starts_with("eventTime: \"1969-12-31T23:59:59Z\": "),
+            "{}",
+            problem.detail()
+        );
+        assert!(problem.detail().contains("1970"), "{}", problem.detail());
+        assert_eq!(moment("eventTime", "1970-01-01T00:00:00Z").unwrap().micros(), 0);
+        assert!(moment("eventTime", "yesterday").unwrap_err().detail().contains("RFC 3339"));
+    }
+
+    #[test]
     fn a_page_has_between_one_row_and_the_most() {
         assert_eq!(limit(None).unwrap(), PAGE_ROWS_DEFAULT as usize);
-        assert_eq!(limit(Some(PAGE_ROWS_MAX)).unwrap(), PAGE_ROWS_MAX as usize);
-        assert!(limit(Some(0)).is_err());
-        assert!(limit(Some(PAGE_ROWS_MAX + 1)).is_err());
+        assert_eq!(limit(Some("10000")).unwrap(), PAGE_ROWS_MAX as usize);
+        for wrong in ["0", "10001", "-1", "", "abc", "1.5", "99999999999999999999"] {
+            let problem = limit(Some(wrong)).unwrap_err();
+            assert_eq!(problem.detail(), format!("limit: {wrong:?} is not a whole number from 1 to 10000"));
+        }
     }
 }

@@ -21,6 +21,7 @@ use flexmeter_tables::alerts::AlertEncoder;
 use flexmeter_tables::dictionary::Vocabulary;
 use flexmeter_tables::load_profile::ProfileEncoder;
 use flexmeter_tables::measurements::MeasurementEncoder;
+use flexmeter_tables::operation_rows::{OperationEncoder, Version};
 use flexmeter_tables::rejections::RejectionEncoder;
 use flexmeter_tables::{RowEncoder, table};
 use hashbrown::HashMap;
@@ -189,8 +190,55 @@ pub(crate) fn history() -> FakeHistory {
         rows.iter().for_each(|row| encoder.push(row));
         encoder.finish().unwrap()
     };
-    let lake = alerts(&[alert(0, 1, AlertLevel::Critical, &[("cause", "fuse")])]);
-    views.insert("alerts", view(&lake, vec![alerts(&[alert(1, 2, AlertLevel::Info, &[])])]));
+    // opened at 00:10 after it was tried out at 00:03; the middle report came last, and one report says nothing new
+    let switched = |at: i64, offset: u64, position: &str| AlertRow {
+        device: Arc::new(Device {
+            hardware_id: HardwareId::new("SW-21").unwrap(),
+            ..Device::clone(&meter(2))
+        }),
+        alert_type: "switch.position".to_owned(),
+        received_at: minute(11),
+        offset,
+        ..alert(
+            2,
+            at,
+            AlertLevel::Info,
+            &[("by", r#"the "crew" of "position":"x""#), ("position", position)],
+        )
+    };
+    let lake = alerts(&[
+        alert(0, 1, AlertLevel::Critical, &[("cause", "fuse")]),
+        switched(3, 5, "open"),
+        switched(10, 6, "closed"),
+        switched(12, 8, "open"),
+    ]);
+    let tail = alerts(&[
+        alert(1, 2, AlertLevel::Info, &[]),
+        switched(10, 7, "open"),
+        switched(4, 9, "closed"),
+        switched(5, 10, "stuck"),
+    ]);
+    views.insert("alerts", view(&lake, vec![tail]));
+    let [(id, over), ..] = outages();
+    let past = |id: &str, row: &OutageRow, n_gasps: u32, at: i64, is_withdrawn: bool| {
+        let mut encoder = OperationEncoder::default();
+        encoder.push(Version {
+            key: id.into(),
+            row: Arc::new(OutageRow { n_gasps, ..row.clone() }),
+            log_time: minute(at),
+            is_withdrawn,
+        });
+        encoder.finish().unwrap()
+    };
+    // out-0 has left memory and was corrected before; out-1 is in memory as well; out-9 was nothing
+    let lake = [
+        past("out-0", &over, 7, -90, false),
+        past("out-0", &over, 6, -100, false),
+        past(id, &over, 9, 7, false),
+        past("out-9", &over, 1, -100, false),
+    ];
+    let lake = arrow::compute::concat_batches(&lake[0].schema(), &lake).unwrap();
+    views.insert("outages", view(&lake, vec![past("out-9", &over, 1, -90, true)]));
     let mut rejections = RejectionEncoder::default();
     let rejection = |hardware_id: Option<&str>, reason, offset| RejectionRow {
         tenant: tenant(),

@@ -22,6 +22,7 @@ use url::Url;
 use super::*;
 
 mod grid;
+mod operations;
 
 /// 2024-05-01T12:00:00Z
 const NOON: i64 = 19_844 * DAY_US + DAY_US / 2;

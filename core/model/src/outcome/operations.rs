@@ -7,6 +7,10 @@ use std::sync::Arc;
 use crate::ids::{HardwareId, TenantId};
 use crate::time::EventTime;
 
+/// How long outages, proposals and faults stay in their live views after they have come to an end, in log time: 31 days. Too many of them
+/// may leave earlier.
+pub const OPERATIONS_KEPT_US: i64 = 31 * 24 * 3_600 * 1_000_000;
+
 /// What has become of one row of a view. A key without a row has left the view.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowChange<R> {
@@ -49,6 +53,14 @@ pub struct OutageRow {
     pub confidence: f64,
     /// Whether an operator has taken note.
     pub acknowledged: bool,
+}
+
+impl OutageRow {
+    /// Whether the outage is over. Late messages may still correct it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.closed_because.is_some()
+    }
 }
 
 /// A row of `reliability`: the indices of IEEE 1366 of one feeder, over the outages that the live view holds. `key`: the feeder's id.
@@ -151,6 +163,14 @@ pub struct ReconfigurationRow {
     pub expires_at: EventTime,
     /// When its state changed last, log time.
     pub changed_at: EventTime,
+}
+
+impl ReconfigurationRow {
+    /// Whether the proposal has come to its end.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self.state, "rejected" | "expired" | "done" | "failed")
+    }
 }
 
 /// A command that waits for its switch. `key`: the command's id, which the device names when it acknowledges.

@@ -24,7 +24,7 @@ use crate::auth::Role;
 use crate::live::LiveGrid;
 use crate::rest::accept::Format;
 use crate::rest::guard::Caller;
-use crate::rest::parameters::{Parameters, limit, time};
+use crate::rest::parameters::{Parameters, limit, moment};
 use crate::rest::problem::{Code, Problem};
 use crate::rest::{Counter, page};
 
@@ -183,8 +183,8 @@ impl FaultDocument {
 #[into_params(parameter_in = Query)]
 pub(in crate::rest) struct FaultQuery {
     /// Rows of a page
-    #[param(minimum = 1, maximum = 10_000, default = 1_000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1_000)]
+    limit: Option<String>,
     /// The previous page's `next`
     cursor: Option<String>,
 }
@@ -212,7 +212,7 @@ pub(in crate::rest) async fn list(
     OriginalUri(uri): OriginalUri,
     Parameters(query): Parameters<FaultQuery>,
 ) -> Result<Response, Problem> {
-    let limit = limit(query.limit)?;
+    let limit = limit(query.limit.as_deref())?;
     let snapshot = counter.state.live.snapshot(&caller.tenant);
     let rows = grid_of(&snapshot, &caller.tenant)?.faults().iter();
     let found = newest::page(LIST, rows, |row| row.event_time, limit, query.cursor.as_deref())?;
@@ -273,7 +273,7 @@ pub(in crate::rest) async fn record(
 ) -> Result<Response, Problem> {
     // The only role there is. Another one does not compile here before somebody has decided whether it may do this.
     let Role::Admin = caller.principal.role;
-    let asked = query.event_time.as_deref().map(|text| time("eventTime", text)).transpose()?;
+    let asked = query.event_time.as_deref().map(|text| moment("eventTime", text)).transpose()?;
     let now = now();
     if let Some(asked) = asked.filter(|asked| asked.micros() - now.micros() > AHEAD_US_MAX) {
         return Err(Problem::parameter("eventTime", format!("{asked} has not come yet; it is {now}")));

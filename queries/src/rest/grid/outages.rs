@@ -117,8 +117,8 @@ pub(in crate::rest) struct OutageQuery {
     #[param(inline, default = "all")]
     state: OutageState,
     /// Rows of a page
-    #[param(minimum = 1, maximum = 10_000, default = 1_000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1_000)]
+    limit: Option<String>,
     /// The previous page's `next`
     cursor: Option<String>,
 }
@@ -146,7 +146,7 @@ pub(in crate::rest) async fn list(
     OriginalUri(uri): OriginalUri,
     Parameters(query): Parameters<OutageQuery>,
 ) -> Result<Response, Problem> {
-    let limit = limit(query.limit)?;
+    let limit = limit(query.limit.as_deref())?;
     let snapshot = counter.state.live.snapshot(&caller.tenant);
     let rows = grid_of(&snapshot, &caller.tenant)?.outages().iter();
     let rows = rows.filter(|(_, row)| match query.state {

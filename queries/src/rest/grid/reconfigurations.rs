@@ -124,8 +124,8 @@ pub(in crate::rest) struct ReconfigurationQuery {
     /// Only proposals in this state: proposed, accepted, rejected, expired, executing, done or failed
     state: Option<String>,
     /// Rows of a page
-    #[param(minimum = 1, maximum = 10_000, default = 1_000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 10_000, default = 1_000)]
+    limit: Option<String>,
     /// The previous page's `next`
     cursor: Option<String>,
 }
@@ -153,7 +153,7 @@ pub(in crate::rest) async fn list(
     OriginalUri(uri): OriginalUri,
     Parameters(query): Parameters<ReconfigurationQuery>,
 ) -> Result<Response, Problem> {
-    let limit = limit(query.limit)?;
+    let limit = limit(query.limit.as_deref())?;
     if let Some(state) = query.state.as_deref().filter(|state| !STATES.contains(state)) {
         return Err(Problem::parameter("state", format!("{state:?} is none of {}", STATES.join(", "))));
     }

@@ -287,7 +287,12 @@ async fn a_record_that_leads_to_no_fault_is_refused_with_the_reason() {
         assert_eq!(detail, expected);
     }
     let door = Door::new();
-    for path in ["?eventTime=yesterday", "?eventTime=9000-01-01T00:00:00Z", "?when=now"] {
+    for path in [
+        "?eventTime=yesterday",
+        "?eventTime=9000-01-01T00:00:00Z",
+        "?eventTime=1969-07-20T20:17:40Z",
+        "?when=now",
+    ] {
         door.post(&format!("/api/v1/grid/fault-records{path}"), "application/json", "{}")
             .await
             .problem(400, "invalid_parameter");
