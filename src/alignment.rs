@@ -1,20 +1,23 @@
-//! Partitions side by side: while a backlog is read, none of them runs ahead of the others in log time.
+//! Partitions side by side: the engine gets the records of a backlog in the order of log time, whatever partition they are on.
 //!
 //! The engine watches the whole log with one clock: who has been silent on one partition is told by what others have said on theirs.
 //! Partitions are read by bytes, so in a backlog a quiet one would be hours ahead of a busy one, and every meter of the busy one would
 //! seem silent for that long. Whoever has nothing to read is waited for by nobody.
 
+use std::collections::VecDeque;
+
 use flexmeter_model::EventTime;
 use flexmeter_model::record::RecordBlock;
 
-/// How far, in log time, a partition may be ahead of the slowest one that has something to read: two seconds. Less than any
-/// silence that says something, more than a busy log's partitions are apart.
-const LEAD_US_MAX: i64 = 2_000_000;
+/// Whoever is read up to here before now is not in a backlog: two seconds.
+const LIVE_US: i64 = 2_000_000;
 
-/// What was read and waits for its turn: at most one block of each partition.
+/// What was read and waits for its turn.
 #[derive(Debug)]
 pub(crate) struct Alignment {
-    waiting: Vec<Option<Waiting>>,
+    partitions: Vec<VecDeque<Waiting>>,
+    /// A partition of which less than this waits may be read.
+    n_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -25,44 +28,50 @@ struct Waiting {
 }
 
 impl Alignment {
-    pub(crate) fn new(n_partitions: usize) -> Self {
+    pub(crate) fn new(n_partitions: usize, n_bytes_max: usize) -> Self {
         Self {
-            waiting: std::iter::repeat_with(|| None).take(n_partitions).collect(),
+            partitions: std::iter::repeat_with(VecDeque::new).take(n_partitions).collect(),
+            n_bytes_max,
         }
     }
 
-    /// Whether nothing of a partition waits, so that its next block may be read.
+    /// Whether so little of a partition waits that its next block may be read.
     pub(crate) fn has_room(&self, partition: usize) -> bool {
-        self.waiting.get(partition).is_some_and(Option::is_none)
+        let waiting = self.partitions.get(partition).into_iter().flatten();
+        waiting.map(|waiting| waiting.block.data.len()).sum::<usize>() < self.n_bytes_max
     }
 
     /// Takes over the block that follows what was taken before.
     pub(crate) fn put(&mut self, block: RecordBlock) {
         let last_us = block.last_received_at().map_or(i64::MIN, EventTime::micros);
-        if let Some(place) = self.waiting.get_mut(block.partition as usize) {
-            *place = Some(Waiting { block, last_us });
+        if let Some(waiting) = self.partitions.get_mut(block.partition as usize) {
+            waiting.push_back(Waiting { block, last_us });
         }
     }
 
-    /// The records whose turn it is, at least one block of them if any waits. A record that claims to be later than `now` is of a clock
-    /// that has been set back since: it is waited for no longer than one of now.
+    /// The records whose turn it is: all up to the moment that every partition with something to read has reached, so at least one
+    /// partition's whole share. A clock that was set back leaves records that claim to be of later than `now`; they wait for nobody that is live.
     pub(crate) fn take(&mut self, now: EventTime) -> Vec<RecordBlock> {
-        let last = |waiting: &Waiting| waiting.last_us.min(now.micros());
-        let Some(slowest_us) = self.waiting.iter().flatten().map(last).min() else {
+        let now_us = now.micros();
+        let newest = |waiting: &VecDeque<Waiting>| waiting.iter().map(|waiting| waiting.last_us).max();
+        let Some(until_us) = self.partitions.iter().filter_map(newest).min() else {
             return Vec::new();
         };
-        let until_us = slowest_us.saturating_add(LEAD_US_MAX);
         let mut taken = Vec::new();
-        for place in &mut self.waiting {
-            let Some(Waiting { mut block, last_us }) = place.take() else {
-                continue;
-            };
-            if last_us > until_us && until_us < now.micros() {
-                let rest = block.split_off_after(EventTime::from_micros(until_us));
-                *place = rest.map(|block| Waiting { block, last_us });
-            }
-            if block.n_records > 0 {
-                taken.push(block);
+        for waiting in &mut self.partitions {
+            let is_ahead_of_now = newest(waiting) > Some(now_us) && until_us >= now_us.saturating_sub(LIVE_US);
+            while let Some(Waiting { mut block, last_us }) = waiting.pop_front() {
+                if last_us <= until_us || is_ahead_of_now {
+                    taken.push(block);
+                    continue;
+                }
+                if let Some(rest) = block.split_off_after(EventTime::from_micros(until_us)) {
+                    waiting.push_front(Waiting { block: rest, last_us });
+                }
+                if block.n_records > 0 {
+                    taken.push(block);
+                }
+                break;
             }
         }
         taken
@@ -115,22 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_partition_waits_for_the_busy_one() {
-        let mut alignment = Alignment::new(2);
+    fn records_come_in_the_order_of_log_time() {
+        let mut alignment = Alignment::new(2, 64);
         assert_eq!(take(&mut alignment), []);
         alignment.put(block(0, 0, (0..100).map(|n| n * 60)));
         alignment.put(block(1, 7, [0, 30, 59, 60]));
         assert_eq!(take(&mut alignment), [(0, 0..2), (1, 7..11)]);
         assert!(!alignment.has_room(0) && alignment.has_room(1));
-        alignment.put(block(1, 11, [61, 62, 70]));
-        assert_eq!(take(&mut alignment), [(1, 11..14)]);
-        alignment.put(block(1, 14, [71, 179]));
-        assert_eq!(take(&mut alignment), [(0, 2..4), (1, 14..16)]);
+        alignment.put(block(1, 11, [61, 62]));
+        assert!(alignment.has_room(1), "little waits");
+        alignment.put(block(1, 13, [70, 119]));
+        assert_eq!(take(&mut alignment), [(1, 11..13), (1, 13..15)]);
+        alignment.put(block(1, 15, [120, 179]));
+        assert_eq!(take(&mut alignment), [(0, 2..3), (1, 15..17)]);
     }
 
     #[test]
     fn nobody_waits_for_a_partition_that_has_nothing_to_read() {
-        let mut alignment = Alignment::new(3);
+        let mut alignment = Alignment::new(3, 64);
         alignment.put(block(0, 0, (0..100).map(|n| n * 60)));
         assert_eq!(take(&mut alignment), [(0, 0..100)]);
         assert_eq!(take(&mut alignment), []);
@@ -138,18 +149,24 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_wrong_stops_nobody() {
-        let mut alignment = Alignment::new(2);
+        let mut alignment = Alignment::new(2, 64);
         // an hour ahead of the clock
-        alignment.put(block(0, 0, [NOW_S - 9, NOW_S + 3_600]));
-        alignment.put(block(1, 0, [NOW_S - 10]));
-        assert_eq!(take(&mut alignment), [(0, 0..1), (1, 0..1)]);
+        alignment.put(block(0, 0, [NOW_S - 90, NOW_S + 3_600]));
+        alignment.put(block(1, 0, [NOW_S - 80]));
+        assert_eq!(take(&mut alignment), [(0, 0..1), (1, 0..1)], "a backlog is waited for");
         alignment.put(block(1, 1, [NOW_S - 1]));
         assert_eq!(take(&mut alignment), [(0, 1..2), (1, 1..2)]);
+        // set back within a partition
+        alignment.put(block(0, 2, [NOW_S - 20]));
+        alignment.put(block(0, 3, [NOW_S - 50]));
+        alignment.put(block(1, 2, [NOW_S - 30]));
+        assert_eq!(take(&mut alignment), [(1, 2..3)]);
+        assert_eq!(take(&mut alignment), [(0, 2..3), (0, 3..4)]);
     }
 
     #[test]
     fn a_block_that_cannot_be_read_goes_on_to_the_engine_which_says_so() {
-        let mut alignment = Alignment::new(2);
+        let mut alignment = Alignment::new(2, 64);
         alignment.put(RecordBlock {
             data: vec![1, 2, 3],
             ..block(0, 0, [0])

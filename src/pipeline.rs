@@ -81,12 +81,13 @@ pub(crate) fn run(
                 .name("distributor".to_owned())
                 .spawn_scoped(scope, move || distribute(&closed_rx, &lake, &live, &news, runtime, &applied_tx))?
         };
+        let epoch_bytes = (EPOCH_BYTES_MAX / parts.log.n_partitions().max(1) as usize).max(EPOCH_BYTES_PER_PARTITION_MIN);
         let mut pump = Pump {
-            epoch_bytes: (EPOCH_BYTES_MAX / parts.log.n_partitions().max(1) as usize).max(EPOCH_BYTES_PER_PARTITION_MIN),
+            epoch_bytes,
             parts: &parts,
             runtime,
             engine: &mut engine,
-            alignment: Alignment::new(next.len()),
+            alignment: Alignment::new(next.len(), epoch_bytes / 2),
             fed: next.clone(),
             next,
             epoch: 0,

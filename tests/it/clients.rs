@@ -244,13 +244,13 @@ async fn paho_publishes_in_both_versions_and_is_kept_within_its_topics() {
     };
     let server = Server::secure();
     let port = server.addresses().mqtt.port().to_string();
-    let password = server.device_password("paho-1");
+    // a password may begin with a dash
+    let password = format!("--password={}", server.device_password("paho-1"));
     let arguments = [
         "--port",
         &port,
         "--device",
         "paho-1",
-        "--password",
         &password,
         "--admin-password",
         ADMIN_PASSWORD,
