@@ -246,15 +246,7 @@ async fn paho_publishes_in_both_versions_and_is_kept_within_its_topics() {
     let port = server.addresses().mqtt.port().to_string();
     // a password may begin with a dash
     let password = format!("--password={}", server.device_password("paho-1"));
-    let arguments = [
-        "--port",
-        &port,
-        "--device",
-        "paho-1",
-        &password,
-        "--admin-password",
-        ADMIN_PASSWORD,
-    ];
+    let arguments = ["--port", &port, "--device", "paho-1", &password, "--admin-password", ADMIN_PASSWORD];
     let seen = foreign::run_script(python, "mqtt_paho.py", &arguments);
 
     let mut stored = BTreeSet::new();
